@@ -1,0 +1,70 @@
+"""Attacks: `attack(predict, x, y, seed=None) -> x_adv`.
+
+An attack is a frozen dataclass; its fields are its hyper-parameters. It takes any
+`predict: x -> logits`, images x [n, h, w, c] in [0, 1] and labels y [n], changes no
+variable, and returns constants in [0, 1] within eps of x (in the l-inf norm for all
+but `fast_grad_l2`, whose steps are measured in l2). `dataclasses.replace(attack,
+eps=tensor)` gives every example an eps of its own.
+"""
+
+import functools
+
+from tfadv import errors
+from tfadv.attacks.iterative import Iterative
+from tfadv.attacks.noise import RandomNormal, RandomSign
+from tfadv.attacks.pgd import PGD
+from tfadv.attacks.single_step import RandomStep, SingleStep
+
+StepFGSM = SingleStep
+StepLL = functools.partial(SingleStep, label="least_likely")
+IterFGSM = Iterative
+IterLL = functools.partial(Iterative, label="least_likely")
+IFGSM = functools.partial(Iterative, steps=10)
+
+ATTACKS = {
+    "step_fgsm": StepFGSM,
+    "fgsm_pred": functools.partial(SingleStep, label="predicted"),
+    "step_ll": StepLL,
+    "step_rnd": functools.partial(SingleStep, label="random"),
+    "fast_entropy": functools.partial(SingleStep, loss="entropy"),
+    "fast_grad_l2": functools.partial(SingleStep, direction="l2"),
+    "fast_grad_linf": functools.partial(SingleStep, direction="linf"),
+    "random_sign": RandomSign,
+    "random_normal": RandomNormal,
+    "r_fgsm": RandomStep,
+    "r_step_ll": functools.partial(RandomStep, label="least_likely"),
+    "iter_fgsm": IterFGSM,
+    "iter_ll": IterLL,
+    "ifgsm": IFGSM,
+    "pgd": PGD,
+}
+
+# How a name is to be read in a report: which rows may be compared with which.
+NOISE = ("random_sign", "random_normal")
+ITERATIVE = ("iter_fgsm", "iter_ll", "ifgsm", "pgd")
+ONE_STEP = tuple(name for name in ATTACKS if name not in NOISE + ITERATIVE)
+
+
+def get(name):
+    """The factory of the attack `name`, or a `UsageError` that lists the names."""
+    return errors.lookup(ATTACKS, name, "attack")
+
+
+__all__ = [
+    "ATTACKS",
+    "IFGSM",
+    "ITERATIVE",
+    "NOISE",
+    "ONE_STEP",
+    "PGD",
+    "IterFGSM",
+    "IterLL",
+    "Iterative",
+    "RandomNormal",
+    "RandomSign",
+    "RandomStep",
+    "SingleStep",
+    "StepFGSM",
+    "StepLL",
+    "get",
+]

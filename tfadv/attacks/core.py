@@ -1,0 +1,166 @@
+"""What every attack is made of: the gradient, the ball, the loop, labels, noise.
+
+`predict` is any callable from x [n, h, w, c] in [0, 1] to logits [n, K]. Nothing
+here changes a variable, so a model must be called in inference mode.
+"""
+
+import tensorflow as tf
+
+from tfadv import losses
+from tfadv.errors import lookup
+
+TARGETED = ("least_likely", "random")
+
+
+def check_eps(eps):
+    """Raises ValueError unless a plain number `eps` lies in [0, 1]; tensors pass."""
+    _check_unit("eps", eps)
+
+
+def check_step_size(step_size):
+    """Raises ValueError unless `step_size` is None, a tensor or in [0, 1]."""
+    if step_size is not None:
+        _check_unit("step_size", step_size)
+
+
+def _check_unit(name, value):
+    if isinstance(value, int | float) and not 0 <= value <= 1:
+        hint = f" Write '{value:g}/255'?" if 1 < value <= 255 else ""
+        raise ValueError(
+            f"`{name}` must be in [0, 1], the units of x; received {value:g}.{hint}"
+        )
+
+
+def input_gradient(predict, x, loss):
+    """g = d/dx sum_i loss_i(predict(x)).
+
+    The gradient of the **sum**: each example's own gradient whatever the batch,
+    and no underflow from dividing by its size.
+
+    Args:
+        predict: x -> logits.
+        x: [n, h, w, c].
+        loss: logits [n, K] -> [n].
+
+    Returns:
+        [n, h, w, c].
+    """
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(x)
+        total = tf.reduce_sum(loss(predict(x)))
+    return tape.gradient(total, x)
+
+
+def to_ball(x_adv, x, eps):
+    """Clips to [max(0, x - eps), min(1, x + eps)], elementwise."""
+    return tf.clip_by_value(
+        x_adv, tf.maximum(x - eps, 0.0), tf.minimum(x + eps, 1.0)
+    )
+
+
+def to_range(x):
+    """Clips to the range of pixels, [0, 1]."""
+    return tf.clip_by_value(x, 0.0, 1.0)
+
+
+def choose_labels(label, logits, y, seed=None):
+    """The labels an attack uses, as constants.
+
+    Args:
+        label: `"true"` (y), `"predicted"` (argmax of the logits), `"least_likely"`
+            (argmin) or `"random"` (uniform over the K classes).
+        logits: [n, K] of the clean x; unused by `"true"`.
+        y: [n] true labels.
+        seed: needed by `"random"`.
+
+    Returns:
+        [n] int32.
+    """
+    if label == "true":
+        return tf.cast(y, tf.int32)
+    if label == "random":
+        shape = tf.shape(logits)
+        return tf.random.stateless_uniform(
+            shape[:1], as_seed(seed), 0, shape[1], tf.int32, alg="philox"
+        )
+    pick = lookup({"predicted": tf.argmax, "least_likely": tf.argmin}, label, "label")
+    return pick(tf.stop_gradient(logits), axis=-1, output_type=tf.int32)
+
+
+def signed_cross_entropy(label, y, logits):
+    """What an attack with these labels ascends, [n].
+
+    J for labels to leave (true, predicted), -J for labels to reach (least likely,
+    random). Adding eps * sign of its gradient gives both rules of the papers.
+    """
+    sign = -1.0 if label in TARGETED else 1.0
+    return sign * losses.cross_entropy(y, logits)
+
+
+def iterate(body, state, steps):
+    """Applies `state = body(i, state)` for i = 0 .. steps - 1.
+
+    The one loop of the package. A `tf.while_loop`, because Keras runs `train_step`
+    without AutoGraph; it works eagerly as well.
+
+    Args:
+        body: (int32 scalar, state) -> state of the same structure and shapes.
+        state: tensor or tuple of tensors.
+        steps: int or int32 scalar.
+    """
+    return tf.while_loop(
+        lambda i, _: i < steps, lambda i, s: (i + 1, body(i, s)), (0, state)
+    )[1]
+
+
+def kurakin_steps(eps):
+    """floor(min(eps + 4, 1.25 eps)) with eps in pixels of 255, at least 1.
+
+    The number of iterations of Kurakin et al. 2017 (section 2) and Na et al. 2018
+    for steps of one pixel: eps 1 -> 1, 2 -> 2, 4 -> 5, 8 -> 10, 16 -> 20, 32 -> 36.
+
+    Args:
+        eps: number, or a tensor of any shape, in the units of x.
+
+    Returns:
+        int, or an int32 tensor of the shape of `eps`.
+    """
+    # A thousandth of a step keeps 4/255 * 255 * 1.25 from landing just below 5.
+    if isinstance(eps, int | float):
+        return max(1, int(min(eps * 255 + 4, 1.25 * eps * 255) + 1e-3))
+    pixels = eps * 255.0
+    steps = tf.floor(tf.minimum(pixels + 4.0, 1.25 * pixels) + 1e-3)
+    return tf.maximum(1, tf.cast(steps, tf.int32))
+
+
+def as_seed(seed):
+    """A stateless seed [2] from an int or a pair of ints.
+
+    Raises:
+        ValueError: `seed` is None. There is no hidden state to draw from, and noise
+            that silently repeats at every call would be worse than this error.
+    """
+    if seed is None:
+        raise ValueError(
+            "this attack draws random numbers: pass `seed`, an int or a pair of ints "
+            "(a new one for new noise); received None"
+        )
+    seed = tf.cast(tf.convert_to_tensor(seed), tf.int64)
+    return tf.stack([seed, tf.zeros_like(seed)]) if seed.shape.rank == 0 else seed
+
+
+def fold(seed, number):
+    """A new seed [2] from a seed and an integer: `stateless_fold_in`."""
+    return tf.random.experimental.stateless_fold_in(
+        as_seed(seed), tf.cast(number, tf.int64), alg="philox"
+    )
+
+
+def normal(x, seed):
+    """Independent N(0, 1) of the shape of x."""
+    return tf.random.stateless_normal(tf.shape(x), as_seed(seed), alg="philox")
+
+
+def uniform(x, seed):
+    """Independent U(-1, 1) of the shape of x."""
+    return tf.random.stateless_uniform(tf.shape(x), as_seed(seed), -1, 1, alg="philox")

@@ -1,0 +1,73 @@
+"""Iterated sign steps: iter_fgsm (the basic iterative method), iter_ll and IFGSM."""
+
+import dataclasses
+
+import tensorflow as tf
+
+from tfadv.attacks import core
+from tfadv.attacks.single_step import Label
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Iterative:
+    """z_0 = x;  z <- clip(z + a * sign(g)), g at z, clipped to ball and range each step.
+
+    g is the gradient of J(z, y) for `iter_fgsm` and `ifgsm`, of -J(z, y_ll) for
+    `iter_ll`, where y_ll is the least likely class of the clean x in every step.
+
+    How many steps of what size:
+
+    | steps | step_size | rule                                                        |
+    |-------|-----------|-------------------------------------------------------------|
+    | none  | none      | a = 1/255, floor(min(eps + 4, 1.25 eps)) steps, eps in pixels |
+    | N     | none      | a = eps / N (e2SAD's IFGSM)                                 |
+    | none  | a         | the same number of steps as in the first row                |
+    | N     | a         | as given                                                    |
+
+    From images of 8 bits and whole pixels of eps the first row stays on whole
+    pixels, so its images can be stored as uint8 without loss.
+
+    Args:
+        eps: radius of the l-inf ball, a number or a tensor [n, 1, 1, 1]. Under the
+            first row each example then gets its own number of steps.
+        steps: int or None.
+        step_size: a, in the units of x, or None.
+        label: see `core.choose_labels`.
+
+    Raises:
+        ValueError: `eps` or `step_size` outside [0, 1], `steps` below 1.
+
+    Source: Kurakin et al. 2017, section 2; Na et al. 2018, section 2; e2SAD 2019, eq. 2.
+    """
+
+    eps: float
+    steps: int | None = None
+    step_size: float | None = None
+    label: Label = "true"
+
+    def __post_init__(self):
+        core.check_eps(self.eps)
+        core.check_step_size(self.step_size)
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"`steps` must be at least 1; received {self.steps}")
+
+    def __call__(self, predict, x, y, seed=None):
+        """Returns x_adv [n, h, w, c]; `seed` is needed by random labels only."""
+        steps = core.kurakin_steps(self.eps) if self.steps is None else self.steps
+        step_size = self.step_size
+        if step_size is None:
+            step_size = 1 / 255 if self.steps is None else self.eps / self.steps
+        logits = None if self.label == "true" else predict(x)
+        target = core.choose_labels(self.label, logits, y, seed)
+        # Examples of different eps stop at different steps.
+        own_count = tf.is_tensor(steps) and steps.shape.rank != 0
+
+        def body(i, z):
+            gradient = core.input_gradient(
+                predict, z, lambda o: core.signed_cross_entropy(self.label, target, o)
+            )
+            moved = core.to_ball(z + step_size * tf.sign(gradient), x, self.eps)
+            return tf.where(i < steps, moved, z) if own_count else moved
+
+        count = tf.reduce_max(steps) if own_count else steps
+        return tf.stop_gradient(core.iterate(body, x, count))

@@ -1,0 +1,89 @@
+"""Projected gradient descent with a random start and restarts."""
+
+import dataclasses
+
+import tensorflow as tf
+
+from tfadv import losses
+from tfadv.attacks import core
+from tfadv.attacks.single_step import Label
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PGD:
+    """z_0 = x + U(-eps, eps);  z <- clip(z + a * sign(g)), `steps` times.
+
+    Clipped to the l-inf ball and to [0, 1] in every step. Of several restarts each
+    example keeps the one with the largest margin max_{c != y} z_c - z_y, so one that
+    is misclassified is never given up for one that is not.
+
+    Args:
+        eps: radius of the l-inf ball, a number or a tensor [n, 1, 1, 1].
+        steps: int.
+        step_size: a, in the units of x; None means eps / 4.
+        label: see `core.choose_labels`.
+        random_start: whether to start at a random point of the ball.
+        restarts: int, independent starts.
+
+    Raises:
+        ValueError: `eps` or `step_size` outside [0, 1]; `steps` or `restarts` below
+            1; restarts without a random start.
+
+    Source: Madry et al. 2018; the defaults are those of Wang & Yu 2019, eq. 7.
+    """
+
+    eps: float
+    steps: int = 10
+    step_size: float | None = None
+    label: Label = "true"
+    random_start: bool = True
+    restarts: int = 1
+
+    def __post_init__(self):
+        core.check_eps(self.eps)
+        core.check_step_size(self.step_size)
+        for name in ("steps", "restarts"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"`{name}` must be at least 1; received {getattr(self, name)}"
+                )
+        if self.restarts > 1 and not self.random_start:
+            raise ValueError(
+                f"`restarts` = {self.restarts} would repeat the same start: set "
+                "`random_start` to true, or `restarts` to 1"
+            )
+
+    def __call__(self, predict, x, y, seed=None):
+        """Returns x_adv [n, h, w, c]; `seed` is needed for random starts or labels."""
+        step_size = self.eps / 4 if self.step_size is None else self.step_size
+        logits = None if self.label == "true" else predict(x)
+        target = core.choose_labels(self.label, logits, y, seed)
+
+        def step(_, z):
+            gradient = core.input_gradient(
+                predict, z, lambda o: core.signed_cross_entropy(self.label, target, o)
+            )
+            return core.to_ball(z + step_size * tf.sign(gradient), x, self.eps)
+
+        def attempt(number):
+            start = x
+            if self.random_start:
+                noise = core.uniform(x, core.fold(seed, number))
+                start = core.to_ball(x + self.eps * noise, x, self.eps)
+            return core.iterate(step, start, self.steps)
+
+        if self.restarts == 1:
+            return tf.stop_gradient(attempt(0))
+
+        def better(number, best):
+            best_x, best_margin = best
+            z = attempt(number)
+            margin = losses.margin(y, predict(z))
+            wins = margin > best_margin
+            return (
+                tf.where(wins[:, None, None, None], z, best_x),
+                tf.maximum(margin, best_margin),
+            )
+
+        none_yet = (x, tf.fill(tf.shape(x)[:1], -float("inf")))
+        return tf.stop_gradient(core.iterate(better, none_yet, self.restarts)[0])

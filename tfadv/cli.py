@@ -1,0 +1,187 @@
+"""What the binaries share: flags, quiet start, errors as one line and an exit code.
+
+The only module that knows absl's flags. Nothing here imports TensorFlow until a
+binary's `main` asks for it, so `--help` and wrong flags answer at once.
+"""
+
+import os
+import pathlib
+import sys
+import tempfile
+
+try:
+    from absl import app, flags, logging
+except ModuleNotFoundError:
+    sys.exit(
+        f"error: {sys.executable} has no absl-py: activate the environment that tfadv is "
+        "installed in, or install it with: pip install -e ."
+    )
+
+from tfadv import config
+from tfadv.errors import RunError, Stopped, UsageError
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+CONFIGS = ROOT / "configs"
+
+EXIT_RUN, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+def main(body):
+    """Runs a binary's `body()`; its failures become one line and an exit code.
+
+    0 done, or stopped by SIGTERM with a checkpoint; 1 it cannot be carried out here;
+    2 the request is wrong; 130 interrupted with a checkpoint.
+    """
+    app.run(lambda _: _guarded(body), flags_parser=_parse)
+
+
+def _parse(argv):
+    try:
+        rest = flags.FLAGS(argv)
+        if len(rest) > 1:
+            raise flags.Error(f"unexpected argument {rest[1]!r}")
+    except flags.Error as error:
+        _fail(EXIT_USAGE, f"{error} ({pathlib.Path(argv[0]).name} --help lists the flags)")
+    return rest
+
+
+def _guarded(body):
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    handler = logging.get_absl_handler()
+    handler.setFormatter(None)
+    handler.addFilter(_is_ours_or_a_warning)
+    try:
+        body()
+    except UsageError as error:
+        _fail(EXIT_USAGE, error)
+    except RunError as error:
+        _fail(EXIT_RUN, error)
+    except Stopped as stopped:
+        print(f"{stopped}; run the same command to continue", file=sys.stderr)
+        sys.exit(0 if stopped.signum == 15 else EXIT_INTERRUPTED)
+
+
+def _is_ours_or_a_warning(record):
+    """TensorFlow tells of every file it saves; a user asked for the training."""
+    ours = pathlib.Path(record.pathname).is_relative_to(ROOT / "tfadv")
+    return ours or record.levelno >= logging.converter.STANDARD_WARNING
+
+
+def _fail(code, error):
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    sys.exit(code)
+
+
+def load_run():
+    """The module `tfadv.run`, TensorFlow imported quietly first."""
+    try:
+        _import_tensorflow()
+        from tfadv import run
+    except ImportError as error:
+        raise RunError(
+            f"{error}. Install tfadv with its requirements: pip install -e {ROOT}"
+        ) from error
+    return run
+
+
+def _import_tensorflow():
+    """Imports TensorFlow without its start-up chatter, shown only if it fails.
+
+    It is written by static initialisers that no setting reaches, hence the redirect
+    of file descriptor 2. TFADV_VERBOSE=1 leaves everything as it is.
+    """
+    if os.environ.get("TFADV_VERBOSE"):
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as captured:
+        os.dup2(captured.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()
+        except BaseException:
+            captured.seek(0)
+            os.write(saved, captured.read())
+            raise
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+def define_data_dir():
+    """--data_dir."""
+    flags.DEFINE_string(
+        "data_dir",
+        os.environ.get("TFDS_DATA_DIR"),
+        "folder of prepared TFDS data sets (TFDS_DATA_DIR); digits need none",
+    )
+
+
+def define_training():
+    """The flags that choose and change an experiment."""
+    define_data_dir()
+    flags.DEFINE_string("method", None, "runs configs/<method>.toml, on embedded data")
+    flags.DEFINE_string("config", None, "any other configuration file")
+    flags.DEFINE_string("workdir", None, "where the run lives; default runs/<name>")
+    flags.DEFINE_string("dataset", None, "data set, instead of the file's")
+    flags.DEFINE_string("model", None, "network, instead of the file's")
+    flags.DEFINE_integer(
+        "steps",
+        None,
+        "shortens (or lengthens) the run to this many steps, the drops of the learning "
+        "rate in proportion; results say steps of steps",
+    )
+    flags.DEFINE_integer("seed", None, "seed of weights, data order and noise")
+    define_set()
+
+
+def define_set():
+    """--set."""
+    flags.DEFINE_multi_string("set", [], "section.key=value, as in attack.eps=8/255")
+
+
+def define_model():
+    """The flags that name a trained model and the data to try it on."""
+    define_data_dir()
+    flags.DEFINE_string("workdir", None, "of a finished bin/train run")
+    flags.DEFINE_string(
+        "saved_model", None, "a .keras file or a SavedModel directory, of any origin"
+    )
+    flags.DEFINE_string("dataset", None, "data set; needed with --saved_model")
+    flags.DEFINE_list("eps", None, "sizes of the perturbation, as in 4/255,8/255")
+    flags.DEFINE_integer("num_examples", None, "the first so many images; default all")
+    flags.DEFINE_integer("batch_size", None, "images attacked at once")
+    flags.DEFINE_integer("seed", None, "seed of random attacks")
+    flags.DEFINE_list(
+        "input_range", ["0", "1"], "of the images a --saved_model takes, as in 0,255"
+    )
+    flags.DEFINE_enum(
+        "outputs", "logits", ["logits", "probabilities"], "what a --saved_model returns"
+    )
+    define_set()
+
+
+def training_config():
+    """The `config.Config` that the flags of `define_training` mean, and a workdir."""
+    values = flags.FLAGS
+    if (values.method is None) == (values.config is None):
+        raise UsageError(
+            "give exactly one of --method (a file in configs/) and --config (any file)"
+        )
+    path = values.config
+    if path is None:
+        path = config.method_path(values.method, CONFIGS)
+    tables = config.load(path)
+    for section, name in (("data", values.dataset), ("model", values.model)):
+        if name is not None:
+            flag = "--dataset" if section == "data" else "--model"
+            tables = tables.merged({section: {"name": name}}, flag)
+    if values.steps is not None:
+        tables = config.shortened(tables, values.steps)
+    if values.seed is not None:
+        tables = tables.merged({"train": {"seed": values.seed}}, "--seed")
+    tables = config.override(tables, values.set)
+    return tables, values.workdir or str(pathlib.Path("runs") / pathlib.Path(path).stem)

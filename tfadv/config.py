@@ -1,0 +1,351 @@
+"""Configurations: TOML files, `base` inheritance, overrides, strict building.
+
+A file holds one table per part of an experiment (`SECTIONS`). A part that is
+chosen by name, such as `[attack]`, has the key `name` and, beside it, the
+keyword arguments of what it names: **the constructor's signature is the schema**
+(`bind`), so there is no second list of fields to keep in step. Precedence:
+defaults of the signatures < `base` file < file < overrides.
+
+Nothing here imports TensorFlow.
+"""
+
+import dataclasses
+import functools
+import inspect
+import json
+import pathlib
+import tomllib
+import types
+import typing
+from fractions import Fraction
+
+from tfadv.errors import UsageError, nearest
+
+SECTIONS = ("data", "model", "attack", "defense", "optimizer", "train", "evaluate")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train:
+    """The schedule of a training run.
+
+    Args:
+        steps: int, optimizer steps in all.
+        batch_size: int, images in a step over all replicas (the papers' m).
+        seed: int, decides the initial weights, the order of the data and all noise.
+        checkpoint_every: int, steps between checkpoints.
+        keep_checkpoints: int, how many of the newest checkpoints stay on disk.
+        validate_every: int, steps between measurements of robust accuracy.
+        validation_examples: int, images in that measurement.
+        summary_every: int, steps between points of the training curves.
+        full_steps: int, steps of the whole schedule where `shortened` cut the run, so
+            that no result of a short run passes for one of the whole; else None.
+    """
+
+    steps: int
+    batch_size: int = 128
+    seed: int = 0
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 3
+    validate_every: int = 500
+    validation_examples: int = 256
+    summary_every: int = 50
+    full_steps: int | None = None
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value, least = getattr(self, field.name), int(field.name != "seed")
+            if value is not None and value < least:
+                raise ValueError(
+                    f"`{field.name}` must be at least {least}; received {value}"
+                )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """What a trained model is measured against.
+
+    Args:
+        attacks: names of attacks, or tables `{name = ..., steps = ...}`.
+        eps: the sizes each of them is run at, in the units of x.
+        batch_size: int, images attacked at once.
+        num_examples: int, how many test images (the first ones), or none for all.
+    """
+
+    attacks: tuple[str | dict, ...] = ("step_ll", "step_fgsm", "iter_ll", "iter_fgsm")
+    eps: tuple[float, ...] = (8 / 255, 16 / 255)
+    batch_size: int = 200
+    num_examples: int | None = None
+
+    def __post_init__(self):
+        if self.batch_size < 1:
+            raise ValueError(
+                f"`batch_size` must be at least 1; received {self.batch_size}"
+            )
+        if self.num_examples is not None and self.num_examples < 1:
+            raise ValueError(
+                f"`num_examples` must be at least 1; received {self.num_examples}"
+            )
+        if not self.attacks or not self.eps:
+            raise ValueError("`attacks` and `eps` must each name at least one")
+
+
+class Config(dict):
+    """The tables of an experiment, one per section, with the origin of each key.
+
+    Attributes:
+        origins: dict from dotted key to the file or flag that set it, so that an
+            error can name the place to mend.
+    """
+
+    def __init__(self, tables=(), origins=()):
+        super().__init__(tables)
+        self.origins = dict(origins)
+
+    def origin(self, section):
+        """Where a section comes from, for messages: a file's name or a flag."""
+        places = [v for k, v in self.origins.items() if k.split(".")[0] == section]
+        return places[-1] if places else "the configuration"
+
+    def merged(self, tables, origin):
+        """This configuration with `tables` laid over it.
+
+        A table that names something else (`name` changes) starts afresh: the
+        arguments of an FGSM are not those of a PGD.
+        """
+        out = Config({k: dict(v) for k, v in self.items()}, self.origins)
+        for section, table in tables.items():
+            if section not in SECTIONS:
+                raise UsageError(
+                    f"{origin}: unknown table [{section}]{nearest(section, SECTIONS)} "
+                    f"Tables: {', '.join(SECTIONS)}."
+                )
+            if not isinstance(table, dict):
+                raise UsageError(
+                    f"{origin}: {section!r} must be a table; write [{section}] above "
+                    f"its keys. Received {table!r}."
+                )
+            old = out.get(section, {})
+            if "name" in table and table["name"] != old.get("name"):
+                old = {}
+                out.origins = {
+                    k: v
+                    for k, v in out.origins.items()
+                    if not k.startswith(f"{section}.")
+                }
+            out[section] = old | table
+            out.origins |= {f"{section}.{key}": origin for key in table}
+        return out
+
+
+def load(path, overrides=()):
+    """Reads a configuration file with its bases and applies overrides.
+
+    Args:
+        path: the TOML file. A `base = "other.toml"` in it is relative to it.
+        overrides: strings `"section.key=value"`; a value is read as TOML where
+            that is possible and as a plain string where it is not (`16/255`).
+
+    Returns:
+        A `Config`.
+
+    Raises:
+        UsageError: no such file, not TOML, an unknown table, a circle of bases.
+    """
+    return override(_read(pathlib.Path(path), ()), overrides)
+
+
+def override(config, overrides):
+    """`config` with `"section.key=value"` strings laid over it; see `load`."""
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        section, dot, name = key.strip().partition(".")
+        if not (equals and dot and name):
+            raise UsageError(
+                f"--set {text}: expected section.key=value, as in attack.eps=8/255"
+            )
+        config = config.merged({section: {name: _value(value.strip())}}, f"--set {key}")
+    return config
+
+
+def shortened(config, steps):
+    """`config` with `steps` steps and the rest of its schedule in proportion.
+
+    The drops of the learning rate and the defence's delay move with the end; the
+    length that the file says is kept as `train.full_steps`.
+    """
+    full = config.get("train", {}).get("steps")
+    changes = {"train": {"steps": steps}}
+    if isinstance(full, int) and full != steps and steps > 0:
+
+        def moved(step):
+            return max(1, round(step * steps / full))
+
+        changes["train"]["full_steps"] = full
+        if boundaries := config.get("optimizer", {}).get("boundaries"):
+            changes["optimizer"] = {"boundaries": [moved(b) for b in boundaries]}
+        if delay := config.get("defense", {}).get("delay"):
+            changes["defense"] = {"delay": moved(delay)}
+    return config.merged(changes, "--steps")
+
+
+def _read(path, seen):
+    if path.resolve() in seen:
+        raise UsageError(f"{path}: its chain of `base` files comes back to itself")
+    try:
+        tables = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise UsageError(f"no configuration file {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path}: not valid TOML: {error}") from None
+    base = tables.pop("base", None)
+    config = Config()
+    if base is not None:
+        config = _read(path.parent / base, (*seen, path.resolve()))
+    return config.merged(tables, str(path))
+
+
+def _value(text):
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def method_path(method, root):
+    """The file `root/<method>.toml`, or a `UsageError` that lists the methods."""
+    root = pathlib.Path(root)
+    path = root / f"{method}.toml"
+    if path.is_file():
+        return path
+    known = sorted(p.stem for p in root.glob("*.toml"))
+    raise UsageError(
+        f"unknown method {method!r}{nearest(method, known)} "
+        f"Known: {', '.join(known)}. (--config takes any other file.)"
+    )
+
+
+def bind(factory, table, *, where, given=()):
+    """The keyword arguments that `table` means for `factory`, defaults filled in.
+
+    Args:
+        factory: a class, function or `functools.partial` whose keyword-only
+            parameters are the schema.
+        table: dict of values as written; the key `name` is ignored.
+        where: what to call the table in messages, such as `"kurakin.toml [attack]"`.
+        given: names of parameters that the caller supplies itself.
+
+    Returns:
+        dict, every value coerced to the parameter's annotation: `float` takes
+        fractions (`"16/255"`), `tuple[...]` takes lists, `X | None` takes `"none"`.
+
+    Raises:
+        UsageError: an unknown or missing key, or a value of another type.
+    """
+    parameters = {
+        name: p
+        for name, p in inspect.signature(factory).parameters.items()
+        if p.kind is p.KEYWORD_ONLY and name not in given
+    }
+    hints = _hints(factory)
+    for key in table:
+        if key not in parameters and key != "name":
+            raise UsageError(
+                f"{where}: unknown key {key!r}{nearest(key, parameters)} "
+                f"Keys: {', '.join(parameters) or 'none'}."
+            )
+    bound = {}
+    for name, parameter in parameters.items():
+        if name in table:
+            bound[name] = coerce(
+                table[name], hints.get(name, typing.Any), f"{where} {name}"
+            )
+        elif parameter.default is parameter.empty:
+            raise UsageError(f"{where}: missing key {name!r}")
+        else:
+            bound[name] = parameter.default
+    return bound
+
+
+def build(factory, table, *, where, **given):
+    """`factory(**given, **table)` with the table checked by `bind`.
+
+    Raises:
+        UsageError: as `bind`, or the factory's own `ValueError` with `where` added.
+    """
+    bound = bind(factory, table, where=where, given=given)
+    try:
+        return factory(**given, **bound)
+    except ValueError as error:
+        raise UsageError(f"{where}: {error}") from error
+
+
+def _hints(factory):
+    while isinstance(factory, functools.partial):
+        factory = factory.func
+    if inspect.isclass(factory) and not dataclasses.is_dataclass(factory):
+        factory = factory.__init__
+    return typing.get_type_hints(factory)
+
+
+def coerce(value, hint, where):
+    """`value` as the type `hint` says; see `bind`."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is typing.Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        return _coerce_union(value, args, where)
+    if origin is typing.Literal:
+        if value in args:
+            return value
+        raise UsageError(
+            f"{where}: {value!r} is none of {', '.join(map(repr, args))}"
+            f"{nearest(value, args)}"
+        )
+    if origin is tuple:
+        items = value if isinstance(value, list | tuple) else [value]
+        return tuple(coerce(v, args[0], f"{where}[{i}]") for i, v in enumerate(items))
+    if hint is float and isinstance(value, int | float | str):
+        if not isinstance(value, bool):
+            return _fraction(value, where)
+    elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
+    raise UsageError(f"{where}: expected {hint.__name__}, received {value!r}")
+
+
+def _coerce_union(value, args, where):
+    if types.NoneType in args and (value is None or value == "none"):
+        return None
+    errors = []
+    for hint in args:
+        if hint is not types.NoneType:
+            try:
+                return coerce(value, hint, where)
+            except UsageError as error:
+                errors.append(error)
+    raise errors[0]
+
+
+def _fraction(value, where):
+    try:
+        return float(Fraction(value) if isinstance(value, str) else value)
+    except (ValueError, ZeroDivisionError):
+        raise UsageError(
+            f"{where}: expected a number or a fraction such as '16/255', "
+            f"received {value!r}"
+        ) from None
+
+
+def differences(old, new):
+    """Dotted keys in which two resolved configurations differ, with both values."""
+    old, new = json.loads(json.dumps(old)), json.loads(json.dumps(new))
+    found = []
+    for section in sorted({*old, *new}):
+        a, b = old.get(section) or {}, new.get(section) or {}
+        found += [
+            (f"{section}.{key}", a.get(key), b.get(key))
+            for key in sorted({*a, *b})
+            if a.get(key) != b.get(key)
+        ]
+    return found

@@ -1,0 +1,106 @@
+"""Data: images in memory, float32 [n, h, w, c] in [0, 1] by the time a model sees them.
+
+`DATASETS` maps a name to a `Source` (its shape and classes, known before anything is
+read); `Data` reads it and cuts it into what is trained on, watched and tested.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from tfadv import errors
+from tfadv.data.augment import Augment
+from tfadv.data.digits import DIGITS
+from tfadv.data.source import Images, Source
+from tfadv.data.tfds import CIFAR10, CIFAR100, MNIST, SVHN_CROPPED
+
+DATASETS = {
+    "digits": DIGITS,
+    "mnist": MNIST,
+    "cifar10": CIFAR10,
+    "cifar100": CIFAR100,
+    "svhn_cropped": SVHN_CROPPED,
+}
+
+
+def get(name):
+    """The `Source` called `name`, or a `UsageError` that lists the names."""
+    return errors.lookup(DATASETS, name, "data set")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A source with what is done to it: the `[data]` table of a configuration.
+
+    Args:
+        source: `Source`.
+        crop, pad, flip: see `Augment`.
+        holdout: training images that are never trained on and serve to watch robust
+            accuracy during training. With 0, as in the papers, the first test images
+            are watched instead; nothing is ever selected by what is watched.
+
+    Raises:
+        ValueError: a crop larger than the image; a holdout that leaves nothing.
+    """
+
+    source: Source
+    crop: int | None = None
+    pad: int = 0
+    flip: bool = False
+    holdout: int = 0
+
+    def __post_init__(self):
+        self.augment.output_shape(self.source.image_shape)
+        if not 0 <= self.holdout < self.source.sizes["train"]:
+            raise ValueError(
+                f"`holdout` must be from 0 to {self.source.sizes['train'] - 1}; "
+                f"received {self.holdout}"
+            )
+
+    @property
+    def augment(self):
+        return Augment(crop=self.crop, pad=self.pad, flip=self.flip)
+
+    @property
+    def image_shape(self):
+        """(h, w, c) that the model sees."""
+        return self.augment.output_shape(self.source.image_shape)
+
+    @property
+    def watched_name(self):
+        """What `read_watched` gives, for labels of curves."""
+        return "holdout" if self.holdout else "test_subset"
+
+    def read_train(self, data_dir=None):
+        """`Images` to train on, uncropped."""
+        images = self.source.read("train", data_dir)
+        return images.take(self._held_out(len(images)) == 0)
+
+    def read_test(self, data_dir=None):
+        """`Images` to test on, centre-cropped."""
+        return self._centered(self.source.read("test", data_dir))
+
+    def read_centered_train(self, data_dir=None):
+        """Every training `Images`, held out or not, centre-cropped."""
+        return self._centered(self.source.read("train", data_dir))
+
+    def read_watched(self, count, data_dir=None):
+        """At most `count` centre-cropped `Images` to watch during training."""
+        if self.holdout:
+            images = self.source.read("train", data_dir)
+            images = images.take(self._held_out(len(images)) == 1)
+        else:
+            images = self.source.read("test", data_dir)
+        return self._centered(images.take(slice(count)))
+
+    def _held_out(self, n):
+        """[n] 0 or 1: evenly spread over the split, whatever the seed of the run."""
+        marks = np.zeros(n, np.int8)
+        marks[np.linspace(0, n - 1, self.holdout).astype(int)] = 1
+        return marks
+
+    def _centered(self, images):
+        return Images(x=self.augment.center(images.x), y=images.y)
+
+
+__all__ = ["DATASETS", "Augment", "Dataset", "Images", "Source", "get"]

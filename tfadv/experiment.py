@@ -1,0 +1,163 @@
+"""From a configuration to the objects it names, before any data is read."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+from tfadv import attacks, config, data, defenses, models, optimizers
+from tfadv.errors import UsageError
+from tfadv.evaluation import suite
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A checked configuration.
+
+    Args:
+        config: dict of tables with every default filled in, as JSON holds it.
+        dataset: `data.Dataset`.
+        train: `config.Train`.
+        evaluate: `config.Evaluate`.
+        attack: the defence's attack, or None.
+        attack_name: its name, or None.
+        suite: the attacks of the evaluation, `suite.Entry`s.
+        make_model: () -> the classifier.
+        make_defense: (classifier) -> the compiled defence.
+    """
+
+    config: dict
+    dataset: data.Dataset
+    train: config.Train
+    evaluate: config.Evaluate
+    attack: object
+    attack_name: str | None
+    suite: list
+    make_model: Callable
+    make_defense: Callable
+
+
+def build(tables, *, replicas=1):
+    """Checks a configuration and builds what it names.
+
+    Args:
+        tables: `config.Config`, or the dict of a workdir's `config.json`.
+        replicas: int, devices that share a batch.
+
+    Returns:
+        An `Experiment`. Models and defences are made later, in the strategy's scope.
+
+    Raises:
+        UsageError: with the table and the file it comes from.
+    """
+    tables = tables if isinstance(tables, config.Config) else config.Config(tables)
+    where = {name: f"{tables.origin(name)} [{name}]" for name in config.SECTIONS}
+    for name in ("data", "model", "optimizer", "defense"):
+        if "name" not in tables.get(name, {}):
+            raise UsageError(f"{where[name]}: missing key 'name'")
+
+    train = config.build(config.Train, tables.get("train", {}), where=where["train"])
+    evaluate = config.build(
+        config.Evaluate, tables.get("evaluate", {}), where=where["evaluate"]
+    )
+    source = data.get(tables["data"]["name"])
+    dataset = config.build(
+        data.Dataset, tables["data"], where=where["data"], source=source
+    )
+    _check_sizes(dataset, train, evaluate, where)
+
+    resolved = {}
+
+    def bound(section, factory, given=()):
+        table = tables[section]
+        arguments = config.bind(factory, table, where=where[section], given=given)
+        resolved[section] = {"name": table["name"], **arguments}
+        return arguments
+
+    bound("data", data.Dataset, ("source",))
+    model = models.get(tables["model"]["name"])
+    model_arguments = bound("model", model)
+    optimizer = optimizers.get(tables["optimizer"]["name"])
+    optimizer_arguments = bound("optimizer", optimizer)
+    config.build(optimizer, tables["optimizer"], where=where["optimizer"])
+
+    attack, attack_name = None, None
+    if tables.get("attack"):
+        attack_name = tables["attack"].get("name")
+        factory = attacks.get(attack_name)
+        bound("attack", factory)
+        attack = config.build(factory, tables["attack"], where=where["attack"])
+
+    defense = defenses.get(tables["defense"]["name"])
+    given = ("attack", "seed", "name")
+    defense_arguments = bound("defense", defense, given)
+    resolved["train"] = dataclasses.asdict(train)
+    resolved["evaluate"] = dataclasses.asdict(evaluate)
+
+    def make_model():
+        shape, classes = dataset.image_shape, source.num_classes
+        return _with_where(where["model"], model, shape, classes, **model_arguments)
+
+    def make_defense(classifier):
+        made = _with_where(
+            where["defense"],
+            defense,
+            classifier,
+            attack=attack,
+            seed=train.seed,
+            **defense_arguments,
+        )
+        if hasattr(made, "check_batch"):
+            _with_where(where["defense"], made.check_batch, train.batch_size, replicas)
+        made.compile(optimizer(**optimizer_arguments))
+        return made
+
+    if train.batch_size % replicas:
+        raise UsageError(
+            f"{where['train']}: `batch_size` must be a multiple of the {replicas} "
+            f"replicas; received {train.batch_size}"
+        )
+    if defense is not defenses.Standard and attack is None:
+        raise UsageError(
+            f"{where['defense']}: the defence {tables['defense']['name']!r} trains "
+            "against an attack: add a table [attack] with its `name` and `eps`"
+        )
+    return Experiment(
+        config=resolved,
+        dataset=dataset,
+        train=train,
+        evaluate=evaluate,
+        attack=attack,
+        attack_name=attack_name,
+        suite=suite.build(evaluate, where=where["evaluate"]),
+        make_model=make_model,
+        make_defense=make_defense,
+    )
+
+
+def _check_sizes(dataset, train, evaluate, where):
+    sizes = dataset.source.sizes
+    trained_on = sizes["train"] - dataset.holdout
+    if train.batch_size > trained_on:
+        raise UsageError(
+            f"{where['train']}: `batch_size` must be at most the {trained_on} training "
+            f"images; received {train.batch_size}"
+        )
+    check_evaluation_sizes(evaluate, sizes["test"], where["evaluate"])
+
+
+def check_evaluation_sizes(evaluate, available, where):
+    """UsageError where `evaluate` asks for more images than there are."""
+    for name in ("num_examples", "batch_size"):
+        value = getattr(evaluate, name)
+        if value is not None and value > available:
+            raise UsageError(
+                f"{where}: `{name}` must be at most the {available} test images; "
+                f"received {value}"
+            )
+
+
+def _with_where(where, function, *args, **kwargs):
+    try:
+        return functools.partial(function, *args, **kwargs)()
+    except ValueError as error:
+        raise UsageError(f"{where}: {error}") from error

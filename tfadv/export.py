@@ -1,0 +1,52 @@
+"""The SavedModel that is served: no tfadv, no training code, plain TensorFlow."""
+
+import keras
+import tensorflow as tf
+
+from tfadv.files import replacing
+
+
+def export(classifier, path):
+    """Writes a SavedModel with two endpoints, replacing what is at `path`.
+
+    | endpoint     | takes                                    |
+    |--------------|------------------------------------------|
+    | `serve`      | `image` [n, h, w, c] uint8               |
+    | `from_float` | `x` [n, h, w, c] float32 in [0, 1]       |
+
+    Both return `logits` [n, K], `probabilities` [n, K] and `class` [n] int64. `serve`
+    is also `serving_default`. Gradients pass from the outputs to `x`.
+
+    Args:
+        classifier: `keras.Model` from x to logits.
+        path: directory.
+
+    Raises:
+        RunError: it cannot be written; what was at `path` is intact.
+    """
+    shape = classifier.input_shape[1:]
+
+    def outputs(x):
+        logits = tf.cast(classifier(x, training=False), tf.float32)
+        return {
+            "logits": logits,
+            "probabilities": tf.nn.softmax(logits),
+            "class": tf.argmax(logits, axis=-1),
+        }
+
+    def serve(image):
+        return outputs(tf.cast(image, tf.float32) / 255.0)
+
+    def from_float(x):
+        return outputs(x)
+
+    archive = keras.export.ExportArchive()
+    archive.track(classifier)
+    archive.add_endpoint(
+        "serve", serve, [tf.TensorSpec((None, *shape), tf.uint8, name="image")]
+    )
+    archive.add_endpoint(
+        "from_float", from_float, [tf.TensorSpec((None, *shape), tf.float32, name="x")]
+    )
+    with replacing(path) as temporary:
+        archive.write_out(str(temporary), verbose=False)

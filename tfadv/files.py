@@ -1,0 +1,67 @@
+"""Writing so that a reader finds the old content or the new, never half of either."""
+
+import contextlib
+import errno
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+
+from tfadv.errors import RunError
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Yields a temporary path to write to; renamed to `path` when the block succeeds.
+
+    For files and directories alike. If the block fails the temporary content is
+    removed and `path` is as it was.
+
+    Raises:
+        RunError: the disk is full or cannot be written.
+    """
+    path = pathlib.Path(path)
+    with _as_run_error(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        holder = pathlib.Path(tempfile.mkdtemp(prefix=".writing-", dir=path.parent))
+    try:
+        with _as_run_error(path):
+            yield holder / path.name
+            if path.is_dir():
+                os.rename(path, holder / "old")
+            os.replace(holder / path.name, path)
+    finally:
+        shutil.rmtree(holder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _as_run_error(path):
+    try:
+        yield
+    except OSError as error:
+        advice = " Free some space." if error.errno == errno.ENOSPC else ""
+        raise RunError(
+            f"cannot write {path}: {error.strerror or error}.{advice} Nothing that was "
+            "there has been changed."
+        ) from error
+
+
+def write_json(path, value):
+    """Writes `value` as indented JSON, by `replacing`."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path, what):
+    """The content of a JSON file.
+
+    Raises:
+        RunError: it is missing or damaged; `what` names it in the message.
+    """
+    try:
+        return json.loads(pathlib.Path(path).read_text())
+    except FileNotFoundError:
+        raise RunError(f"{what}: there is no {path}") from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{what}: {path} cannot be read: {error}") from None

@@ -1,0 +1,70 @@
+"""Losses: pure functions of labels and logits that return one value per example.
+
+Whoever trains reduces them; nothing here takes a mean over examples.
+"""
+
+import tensorflow as tf
+
+
+def cross_entropy(y, logits, *, label_smoothing=0.0):
+    """J(y, z) = -sum_c q_c log softmax(z)_c, with q = (1 - s) onehot(y) + s / K.
+
+    Args:
+        y: [n] integer labels.
+        logits: [n, K].
+        label_smoothing: s in [0, 1).
+
+    Returns:
+        [n], float32.
+    """
+    logits = tf.cast(logits, tf.float32)
+    hard = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=y, logits=logits)
+    if not label_smoothing:
+        return hard
+    uniform = -tf.reduce_mean(tf.nn.log_softmax(logits), axis=-1)
+    return (1.0 - label_smoothing) * hard + label_smoothing * uniform
+
+
+def entropy(logits):
+    """H(p) = -sum_c p_c log p_c of p = softmax(z).
+
+    Args:
+        logits: [n, K].
+
+    Returns:
+        [n], float32. Both factors carry gradient.
+    """
+    log_p = tf.nn.log_softmax(tf.cast(logits, tf.float32))
+    return -tf.reduce_sum(tf.exp(log_p) * log_p, axis=-1)
+
+
+def margin(y, logits):
+    """max_{c != y} z_c - z_y: positive exactly where the example is misclassified.
+
+    Args:
+        y: [n] integer labels.
+        logits: [n, K].
+
+    Returns:
+        [n], float32.
+    """
+    logits = tf.cast(logits, tf.float32)
+    is_true = tf.one_hot(y, tf.shape(logits)[-1], on_value=True, off_value=False)
+    true = tf.reduce_sum(tf.where(is_true, logits, 0.0), axis=-1)
+    return tf.reduce_max(tf.where(is_true, -float("inf"), logits), axis=-1) - true
+
+
+def weighted_mean(values, weights):
+    """sum_i w_i v_i / sum_i w_i.
+
+    With w = lambda for k adversarial and 1 for m - k clean examples this is the
+    loss of Kurakin et al. 2017, Algorithm 1: the normaliser is (m - k) + lambda k.
+
+    Args:
+        values: [n].
+        weights: [n], not all zero.
+
+    Returns:
+        scalar.
+    """
+    return tf.reduce_sum(weights * values) / tf.reduce_sum(weights)

@@ -1,0 +1,1 @@
+"""Reports: rows in, JSON, table and pictures out."""

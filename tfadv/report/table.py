@@ -1,0 +1,77 @@
+"""Rows as a text table, and in words which of them to believe."""
+
+from tfadv import attacks
+from tfadv.evaluation import format_eps
+
+# A one-step attack that leaves this much more accuracy than the iterative one, with
+# disjoint intervals, does so because its gradient misleads, not for lack of steps.
+CLEARLY = 0.10
+
+
+def render(rows):
+    """A table of accuracies in percent: a line an attack, a column an eps.
+
+    Args:
+        rows: of `evaluation.measure`.
+
+    Returns:
+        str, lines joined by newlines, ending in the sentences of `verdicts`.
+    """
+    sizes = sorted({row["eps"] for row in rows if row["attack"] != "clean"})
+    labels = list(dict.fromkeys(row["attack"] for row in rows))
+    cells = {(row["attack"], row["eps"]): row for row in rows}
+    width = max(len(label) for label in (*labels, "accuracy in %"))
+    head = f"{'accuracy in %':<{width}}" + "".join(
+        f"{'eps ' + format_eps(eps):>13}" for eps in sizes
+    )
+    lines = [head, "-" * len(head)]
+    for label in labels:
+        if label == "clean":
+            clean = _cell(cells["clean", 0.0])
+            lines.append(f"{label:<{width}}{clean:>13}")
+            continue
+        found = (cells.get((label, eps)) for eps in sizes)
+        lines.append(
+            f"{label:<{width}}" + "".join(f"{_cell(r) if r else '':>13}" for r in found)
+        )
+    n = rows[0]["n"]
+    lines += ["", f"{n} test images; +- half of the 95 % Wilson interval"]
+    return "\n".join(lines + verdicts(rows))
+
+
+def _cell(row):
+    low, high = row["ci95"]
+    return f"{100 * row['accuracy']:.1f} +-{50 * (high - low):.1f}"
+
+
+def verdicts(rows):
+    """Sentences on every eps at which one-step attacks overstate the robustness.
+
+    Args:
+        rows: of `evaluation.measure`.
+
+    Returns:
+        list of str; empty where one-step and iterative attacks agree.
+    """
+    found = []
+    for eps in sorted({row["eps"] for row in rows}):
+        at_eps = [row for row in rows if row["eps"] == eps]
+        one_step = _weakest_accuracy(at_eps, attacks.ONE_STEP)
+        iterative = _weakest_accuracy(at_eps, attacks.ITERATIVE)
+        if one_step is None or iterative is None:
+            continue
+        gap = one_step["accuracy"] - iterative["accuracy"]
+        if gap >= CLEARLY and one_step["ci95"][0] > iterative["ci95"][1]:
+            found.append(
+                f"At eps {format_eps(eps)} every one-step attack leaves at least "
+                f"{100 * one_step['accuracy']:.1f} %, but {iterative['attack']} only "
+                f"{100 * iterative['accuracy']:.1f} %: this model masks gradients, which "
+                f"misleads one-step attacks. Believe the row {iterative['attack']}."
+            )
+    return found
+
+
+def _weakest_accuracy(rows, names):
+    """The row of least accuracy among these attacks, or None."""
+    rows = [row for row in rows if row["attack"].partition("(")[0] in names]
+    return min(rows, key=lambda row: row["accuracy"], default=None)

@@ -1,0 +1,141 @@
+"""What is shown while a run lasts: a progress bar and TensorBoard."""
+
+import sys
+import time
+
+import keras
+import tensorflow as tf
+from absl import logging
+
+
+class Progress(keras.callbacks.Callback):
+    """A progress bar over all steps with the time left; plain lines in a log file.
+
+    Args:
+        steps: int, steps of the whole run.
+        every_seconds: between lines where the output is not a terminal.
+    """
+
+    def __init__(self, steps, *, every_seconds=20.0):
+        super().__init__()
+        self.steps = steps
+        self.every_seconds = every_seconds
+        self._bar = None
+
+    def on_train_begin(self, logs=None):
+        self._first = int(self.model.optimizer.iterations.numpy())
+        self._begin = self._last = time.monotonic()
+        if self._first:
+            logging.info("resuming at step %d of %d", self._first, self.steps)
+
+    def on_train_batch_end(self, batch, logs=None):
+        done = int(self.model.optimizer.iterations.numpy())
+        now = time.monotonic()
+        last = done == self.steps
+        if not last and now - self._last < (0.2 if _terminal() else self.every_seconds):
+            return
+        self._last = now
+        values = [(name, float(value)) for name, value in logs.items()]
+        if _terminal():
+            self._show_bar(done, values)
+        else:
+            left = (now - self._begin) / (done - self._first) * (self.steps - done)
+            text = ", ".join(f"{name} {value:.4f}" for name, value in values)
+            logging.info("step %d/%d, %s, %.0f s left", done, self.steps, text, left)
+
+    def _show_bar(self, done, values):
+        if self._bar is None:
+            names = [name for name, _ in values]
+            self._bar = keras.utils.Progbar(self.steps, stateful_metrics=names)
+            self._bar.update(self._first)
+        self._bar.update(done, values, finalize=done == self.steps)
+
+
+def _terminal():
+    return sys.stdout.isatty()
+
+
+class Summaries(keras.callbacks.Callback):
+    """Training curves, sizes of perturbations and images, for TensorBoard.
+
+    Written against the optimizer's step, so a resumed run continues its curves.
+
+        train/loss, train/accuracy, ...   metrics since the epoch began
+        train/learning_rate
+        train/eps                         histogram of what the eps law draws at this step
+        <watched>/clean, <watched>/<attack>  accuracy on fixed images
+        <watched>/images                  clean, adversarial, difference x 10
+
+    Args:
+        directory: where the event file goes.
+        watched: (name, x [n, h, w, c] float32, y [n]), images that are not trained on.
+        attack: the attack to measure with, or None for clean accuracy only.
+        attack_name: its name.
+        summary_every, validate_every: int, steps.
+        seed: int, of the attack's noise.
+    """
+
+    def __init__(
+        self,
+        directory,
+        *,
+        watched,
+        attack,
+        attack_name,
+        summary_every,
+        validate_every,
+        seed,
+    ):
+        super().__init__()
+        self.directory = str(directory)
+        self.name, self.x, self.y = watched
+        self.attack, self.attack_name = attack, attack_name
+        self.summary_every, self.validate_every = summary_every, validate_every
+        self.seed = seed
+
+    def on_train_begin(self, logs=None):
+        self._writer = tf.summary.create_file_writer(self.directory)
+        self._measure = tf.function(self._attacked)
+
+    def on_train_batch_end(self, batch, logs=None):
+        step = int(self.model.optimizer.iterations.numpy())
+        with self._writer.as_default(step):
+            if step % self.summary_every == 0:
+                for name, value in logs.items():
+                    tf.summary.scalar(f"train/{name}", value)
+                rate = tf.convert_to_tensor(self.model.optimizer.learning_rate)
+                tf.summary.scalar("train/learning_rate", rate)
+                self._eps_histogram()
+            if step % self.validate_every == 0:
+                self._validate()
+
+    def on_train_end(self, logs=None):
+        self._writer.close()
+
+    def _eps_histogram(self):
+        if hasattr(self.model, "draw_eps"):
+            eps = self.model.draw_eps(256, replica=0)
+            tf.summary.histogram("train/eps", tf.reshape(eps, [-1]))
+
+    def _attacked(self, x, y):
+        """Number of correct clean and adversarial images, and the adversarial ones."""
+        predict = self.model.logits
+        x_adv = self.attack(predict, x, y, seed=self.seed) if self.attack else x
+        return _count_correct(predict(x), y), _count_correct(predict(x_adv), y), x_adv
+
+    def _validate(self):
+        clean, adversarial, x_adv = self._measure(self.x, self.y)
+        n = len(self.y)
+        tf.summary.scalar(f"{self.name}/clean", clean / n)
+        if self.attack is None:
+            return
+        tf.summary.scalar(f"{self.name}/{self.attack_name}", adversarial / n)
+        x, x_adv = self.x[:8], x_adv[:8]
+        difference = tf.clip_by_value(0.5 + 10 * (x_adv - x), 0, 1)
+        rows = tf.concat([x, x_adv, difference], axis=1)
+        tf.summary.image(f"{self.name}/images", rows, max_outputs=8)
+
+
+def _count_correct(logits, y):
+    predicted = tf.argmax(logits, axis=-1, output_type=tf.int32)
+    return tf.reduce_sum(tf.cast(predicted == y, tf.float32))

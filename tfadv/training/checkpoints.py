@@ -1,0 +1,74 @@
+"""Checkpoints that a run can be killed between, at any moment."""
+
+import pathlib
+
+import tensorflow as tf
+from absl import logging
+
+from tfadv.errors import RunError
+
+
+class Checkpoints:
+    """The newest checkpoints of a defence in a directory.
+
+    Everything a step depends on is in one: weights and statistics of the classifier
+    and of whatever else the defence owns, the optimizers with their step, the metrics
+    of the current epoch, and the state of Keras' seed generators (dropout), which
+    Keras itself leaves out. TensorFlow writes to temporary names and renames.
+
+    Args:
+        directory: where; created if missing.
+        defense: a built and compiled `Defense`.
+        keep: how many stay on disk.
+    """
+
+    def __init__(self, directory, defense, *, keep=3):
+        seeds = [v.value for v in defense.variables if "seed_generator" in v.path]
+        metrics = [v.value for v in defense.metrics_variables]
+        checkpoint = tf.train.Checkpoint(
+            defense=defense, optimizer=defense.optimizer, seeds=seeds, metrics=metrics
+        )
+        self._manager = tf.train.CheckpointManager(
+            checkpoint, str(pathlib.Path(directory)), max_to_keep=keep
+        )
+
+    def save(self, step):
+        """Writes the state after `step` steps.
+
+        Raises:
+            RunError: it cannot be written; the checkpoints before it are intact.
+        """
+        try:
+            self._manager.save(checkpoint_number=step)
+        except (tf.errors.OpError, OSError) as error:
+            text = str(error).strip().splitlines()[0]
+            raise RunError(
+                f"cannot write the checkpoint of step {step} in "
+                f"{self._manager.directory}: {text}. The earlier checkpoints are "
+                "intact; make room and run the same command again."
+            ) from None
+
+    def restore(self):
+        """Restores the newest checkpoint that can be read.
+
+        Returns:
+            Whether there was one.
+
+        Raises:
+            RunError: there are checkpoints but none of them can be read.
+        """
+        paths = self._manager.checkpoints[::-1]
+        for path in paths:
+            try:
+                self._manager.checkpoint.restore(path).assert_consumed()
+                return True
+            except (tf.errors.OpError, AssertionError, ValueError) as error:
+                text = str(error).strip().splitlines()[0]
+                logging.warning("checkpoint %s cannot be read: %s", path, text)
+        if paths:
+            raise RunError(
+                f"none of the checkpoints in {self._manager.directory} can be read "
+                f"({', '.join(pathlib.Path(p).name for p in paths)}). Delete that "
+                "folder to train from the start."
+            )
+        return False

@@ -1,0 +1,113 @@
+"""The training loop: the same for every defence, strategy and length of run."""
+
+import signal
+import threading
+
+import keras
+import tensorflow as tf
+
+from tfadv.errors import Stopped
+
+
+class Signals:
+    """Notes SIGTERM and SIGINT while active instead of dying in mid-step.
+
+    A second signal of either kind acts at once.
+    """
+
+    def __init__(self):
+        self.received = None
+        self._old = {}
+
+    def __enter__(self):
+        # Python lets only the main thread handle signals.
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            self._old[signum] = signal.signal(signum, self._note)
+        return self
+
+    def __exit__(self, *_):
+        for signum, handler in self._old.items():
+            signal.signal(signum, handler)
+
+    def _note(self, signum, _):
+        self.received = signum
+        for name, handler in self._old.items():
+            signal.signal(name, handler)
+
+
+def train(
+    defense,
+    batches_from,
+    *,
+    steps,
+    steps_per_epoch,
+    checkpoints=None,
+    checkpoint_every=500,
+    callbacks=(),
+):
+    """Runs `defense.train_step` up to `steps` steps, from the newest checkpoint if any.
+
+    Keras' `fit` is not used: it fails under several workers and resumes in the middle
+    of an epoch with the wrong batches. On one device the two give the same weights,
+    bit for bit. Keras callbacks work as in `fit`, an epoch being `steps_per_epoch`
+    steps (the last may be shorter); metrics restart with each epoch.
+
+    Args:
+        defense: compiled and built `Defense`, made under its strategy's scope.
+        batches_from: (start) -> `tf.data.Dataset` of the global batches from step
+            `start` on.
+        steps: int, steps in all, those before a restart included.
+        steps_per_epoch: int.
+        checkpoints: `Checkpoints`, or None.
+        checkpoint_every: int.
+        callbacks: Keras callbacks.
+
+    Returns:
+        dict of the last metrics.
+
+    Raises:
+        Stopped: SIGTERM or SIGINT came; the checkpoint of that step is written.
+    """
+    strategy = defense.distribute_strategy
+    if checkpoints is not None:
+        checkpoints.restore()
+    start = int(defense.optimizer.iterations.numpy())
+    callbacks = keras.callbacks.CallbackList(list(callbacks), model=defense)
+    callbacks.set_params({"steps": steps, "epochs": -(-steps // steps_per_epoch)})
+
+    @tf.function(reduce_retracing=True)
+    def one_step(batch):
+        strategy.run(defense.train_step, args=(batch,))
+
+    batches = iter(strategy.experimental_distribute_dataset(batches_from(start)))
+    logs = {}
+    defense.stop_training = False
+    with Signals() as signals:
+        callbacks.on_train_begin()
+        for step in range(start, steps):
+            epoch, position = divmod(step, steps_per_epoch)
+            if position == 0:
+                defense.reset_metrics()
+            if position == 0 or step == start:
+                callbacks.on_epoch_begin(epoch)
+            callbacks.on_train_batch_begin(position)
+            one_step(next(batches))
+            logs = defense.get_metrics_result()
+            callbacks.on_train_batch_end(position, logs)
+            done = step + 1
+            finished = done == steps or defense.stop_training
+            if position + 1 == steps_per_epoch or finished:
+                callbacks.on_epoch_end(epoch, {k: float(v) for k, v in logs.items()})
+            stop_now = signals.received is not None
+            due = done % checkpoint_every == 0 or finished or stop_now
+            if checkpoints is not None and due:
+                checkpoints.save(done)
+            if stop_now and not finished:
+                callbacks.on_train_end(logs)
+                raise Stopped(done, signals.received)
+            if finished:
+                break
+        callbacks.on_train_end(logs)
+    return {name: float(value) for name, value in logs.items()}

@@ -1,0 +1,88 @@
+"""The directory of a run: what is where in it, and whose it is."""
+
+import pathlib
+
+from tfadv import config
+from tfadv.errors import RunError, UsageError
+from tfadv.files import read_json, write_json
+
+
+class Workdir:
+    """Paths of a run, and the guard that a directory holds one run only.
+
+        config.json     the resolved configuration
+        checkpoints/    to resume from
+        tensorboard/    training curves
+        model.keras     the trained classifier
+        saved_model/    the same for serving
+        results.json, curves.png, examples.png    what it withstands
+
+    Args:
+        path: the directory; made by `claim`.
+    """
+
+    def __init__(self, path):
+        self.path = pathlib.Path(path)
+        self.config = self.path / "config.json"
+        self.checkpoints = self.path / "checkpoints"
+        self.tensorboard = self.path / "tensorboard"
+        self.model = self.path / "model.keras"
+        self.saved_model = self.path / "saved_model"
+        self.results = self.path / "results.json"
+
+    def claim(self, resolved):
+        """Writes `config.json`, or checks that this run may continue what is there.
+
+        Only `[evaluate]` may differ from an earlier run in the same place.
+
+        Raises:
+            UsageError: another configuration's run; says in which fields.
+            RunError: files but no configuration, or one that cannot be read.
+        """
+        if self.config.exists():
+            old = read_json(self.config, "the workdir's configuration")
+            changed = [
+                f"{key} is {was!r} there and {now!r} here"
+                for key, was, now in config.differences(old, resolved)
+                if not key.startswith("evaluate.")
+            ]
+            if changed:
+                raise UsageError(
+                    f"{self.path} holds a run of another configuration: "
+                    f"{'; '.join(changed)}. Choose another --workdir, or the same "
+                    "settings to resume it."
+                )
+        elif self.path.exists() and any(
+            p for p in self.path.iterdir() if not p.name.startswith(".writing-")
+        ):
+            raise RunError(
+                f"{self.path} is not empty and holds no config.json: not a workdir of "
+                "tfadv. Choose another --workdir."
+            )
+        write_json(self.config, resolved)
+
+    def read_config(self):
+        """The resolved configuration of the run in this directory.
+
+        Raises:
+            UsageError: there is none.
+        """
+        if not self.config.exists():
+            raise UsageError(
+                f"{self.path} is not a workdir: it has no config.json. Train one with "
+                f"bin/train --workdir={self.path}"
+            )
+        return read_json(self.config, "the workdir's configuration")
+
+    def trained_model(self):
+        """Path of the trained classifier.
+
+        Raises:
+            UsageError: the training has not finished.
+        """
+        if not self.model.exists():
+            raise UsageError(
+                f"{self.path} holds no trained model yet: run its bin/train command "
+                "again to finish it"
+            )
+        return self.model
