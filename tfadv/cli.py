@@ -13,8 +13,8 @@ try:
     from absl import app, flags, logging
 except ModuleNotFoundError:
     sys.exit(
-        f"error: {sys.executable} has no absl-py: activate the environment that tfadv is "
-        "installed in, or install it with: pip install -e ."
+        f"error: {sys.executable} has no absl-py: activate the environment that tfadv "
+        "is installed in, or install it with: pip install -e ."
     )
 
 from tfadv import config
@@ -41,7 +41,9 @@ def _parse(argv):
         if len(rest) > 1:
             raise flags.Error(f"unexpected argument {rest[1]!r}")
     except flags.Error as error:
-        _fail(EXIT_USAGE, f"{error} ({pathlib.Path(argv[0]).name} --help lists the flags)")
+        _fail(
+            EXIT_USAGE, f"{error} ({pathlib.Path(argv[0]).name} --help lists the flags)"
+        )
     return rest
 
 
@@ -185,3 +187,42 @@ def training_config():
         tables = tables.merged({"train": {"seed": values.seed}}, "--seed")
     tables = config.override(tables, values.set)
     return tables, values.workdir or str(pathlib.Path("runs") / pathlib.Path(path).stem)
+
+
+def model_request():
+    """What the flags of `define_model` ask for, as `tfadv.trained.open_model` takes it.
+
+    Raises:
+        UsageError: neither or both of --workdir and --saved_model, or a malformed flag.
+    """
+    values = flags.FLAGS
+    if (values.workdir is None) == (values.saved_model is None):
+        raise UsageError(
+            "give exactly one of --workdir (of a bin/train run) and --saved_model (a "
+            "Keras file or SavedModel)"
+        )
+    if values.saved_model is not None and values.dataset is None:
+        raise UsageError("--saved_model needs --dataset, the images to try it on")
+    try:
+        input_range = tuple(float(v) for v in values.input_range)
+    except ValueError:
+        raise UsageError(
+            f"--input_range: expected two numbers as in 0,255; received "
+            f"{','.join(values.input_range)}"
+        ) from None
+    changes = config.Config()
+    if values.dataset is not None:
+        changes = changes.merged({"data": {"name": values.dataset}}, "--dataset")
+    for key in ("eps", "num_examples", "batch_size"):
+        value = getattr(values, key)
+        if value is not None:
+            changes = changes.merged({"evaluate": {key: value}}, f"--{key}")
+    if values.seed is not None:
+        changes = changes.merged({"train": {"seed": values.seed}}, "--seed")
+    return {
+        "workdir": values.workdir,
+        "saved_model": values.saved_model,
+        "changes": config.override(changes, values.set),
+        "input_range": input_range,
+        "outputs": values.outputs,
+    }

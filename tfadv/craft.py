@@ -75,7 +75,9 @@ def _examples(predict, images, entry, eps, batch_size, seed):
         for size in eps:
             start = 0
             for number, (x, y) in enumerate(batches(images, batch_size)):
-                x_adv = attack(x, y, tf.constant(size, tf.float32), core.fold(seed, number))
+                x_adv = attack(
+                    x, y, tf.constant(size, tf.float32), core.fold(seed, number)
+                )
                 pixels = pipeline.to_uint8(x_adv).numpy()
                 for i in range(len(pixels)):
                     yield {

@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
 
 import keras
 import tensorflow as tf
@@ -29,7 +28,8 @@ class Adapter:
     def __post_init__(self):
         if len(self.input_range) != 2 or self.input_range[0] >= self.input_range[1]:
             raise ValueError(
-                f"`input_range` must be two numbers lo < hi; received {self.input_range}"
+                "`input_range` must be two numbers lo < hi; received "
+                f"{self.input_range}"
             )
         if self.outputs not in ("logits", "probabilities"):
             raise ValueError(
@@ -67,49 +67,67 @@ def load(path, adapter=None):
     """
     path = pathlib.Path(path)
     adapter = adapter or Adapter()
-    if not path.exists():
+    if not path.is_dir():
+        keras_model = load_keras(path)
+        return adapter.wrap(lambda x: keras_model(x, training=False))
+    try:
+        loaded = tf.saved_model.load(str(path))
+    except (OSError, ValueError, tf.errors.OpError) as error:
+        raise _cannot_load(path, error) from None
+    return adapter.wrap(_from_saved_model(loaded, path))
+
+
+def load_keras(path):
+    """The `keras.Model` in a file.
+
+    Raises:
+        UsageError: there is no file at `path`.
+        RunError: it cannot be loaded.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
         raise UsageError(f"no model at {path}: expected a .keras file or a SavedModel")
     try:
-        if path.is_dir():
-            model = _from_saved_model(tf.saved_model.load(str(path)), path)
-        else:
-            keras_model = keras.models.load_model(path, compile=False)
+        return keras.models.load_model(path, compile=False)
+    except Exception as error:  # Keras raises many kinds for a damaged file.
+        raise _cannot_load(path, error) from None
 
-            def model(x):
-                return keras_model(x, training=False)
 
-    except (OSError, ValueError, TypeError, tf.errors.OpError) as error:
-        if isinstance(error, UsageError):
-            raise
-        line = str(error).strip().splitlines()[0]
-        raise RunError(f"cannot load the model {path}: {line}") from None
-    return adapter.wrap(model)
+def _cannot_load(path, error):
+    return RunError(
+        f"cannot load the model {path}: {str(error).strip().splitlines()[0]}"
+    )
 
 
 def _from_saved_model(loaded, path):
+    """The first signature of one float tensor with `logits` or a single output."""
     signatures = dict(loaded.signatures)
-    for name in ("from_float", "serving_default", "serve", *signatures):
-        if name not in signatures:
+    for name in dict.fromkeys(("from_float", "serving_default", *signatures)):
+        signature = signatures.get(name)
+        if signature is None or len(signature.structured_input_signature[1]) != 1:
             continue
-        signature = signatures[name]
-        inputs = signature.structured_input_signature[1]
-        if len(inputs) != 1:
-            continue
-        ((argument, spec),) = inputs.items()
+        ((argument, spec),) = signature.structured_input_signature[1].items()
         outputs = signature.structured_outputs
         if spec.dtype.is_floating and ("logits" in outputs or len(outputs) == 1):
             key = "logits" if "logits" in outputs else next(iter(outputs))
-
-            # The closure keeps `loaded` alive: its variables go with it.
-            def predict(x, signature=signature, keep=loaded):
-                del keep
-                return signature(**{argument: x})[key]
-
-            return predict
+            return _Signature(loaded, signature, argument, key)
     raise UsageError(
         f"{path}: no signature takes one float image tensor and returns `logits` or a "
         f"single output. Signatures: {', '.join(signatures) or 'none'}."
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Signature:
+    """A signature as a function; keeps `loaded`, whose variables die with it."""
+
+    loaded: object
+    signature: object
+    argument: str
+    key: str
+
+    def __call__(self, x):
+        return self.signature(**{self.argument: x})[self.key]
 
 
 def check_outputs(predict, x, num_classes):
@@ -130,12 +148,12 @@ def check_outputs(predict, x, num_classes):
         ) from None
     if logits.shape.rank != 2 or logits.shape[1] != num_classes:
         raise UsageError(
-            f"the model returns {tuple(logits.shape)}; expected [n, {num_classes}], one "
-            "logit for each class of the data set"
+            f"the model returns {tuple(logits.shape)}; expected [n, {num_classes}], "
+            "one logit for each class of the data set"
         )
     sums = tf.reduce_sum(logits, axis=1)
     if tf.reduce_all(logits >= 0) and tf.reduce_all(tf.abs(sums - 1) < 1e-3):
         raise UsageError(
-            "the model returns probabilities where logits are expected: attacks on them "
-            "would see vanishing gradients. Pass --outputs=probabilities."
+            "the model returns probabilities where logits are expected: attacks on "
+            "them would see vanishing gradients. Pass --outputs=probabilities."
         )

@@ -1,5 +1,6 @@
 """What the binaries do: train, evaluate, craft, export. Usable from Python as well."""
 
+import dataclasses
 import pathlib
 
 import keras
@@ -7,21 +8,20 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from tfadv import attacks, distribution, experiment, predictor
+from tfadv import attacks, craft, distribution, experiment, predictor
 from tfadv.attacks import core
 from tfadv.data import pipeline
-from tfadv.evaluation import format_eps, measure
+from tfadv.evaluation import format_eps, measure, suite
 from tfadv.export import export
 from tfadv.files import read_json, replacing, write_json
 from tfadv.report import plots, results, table
+from tfadv.trained import open_model
 from tfadv.training import Checkpoints, Progress, Summaries
 from tfadv.training import train as run_loop
 from tfadv.workdir import Workdir
 
 
-def train(
-    tables, path, *, data_dir=None, strategy="default", num_logical_devices=0
-):
+def train(tables, path, *, data_dir=None, strategy="default", num_logical_devices=0):
     """Trains, saves, exports and evaluates; continues where an earlier call stopped.
 
     Args:
@@ -57,9 +57,9 @@ def train(
         defense.classifier.save(temporary)
     export(defense.classifier, workdir.saved_model)
 
-    # Measured on the file that users load, in a graph of its own.
-    predict = predictor.load(workdir.model)
-    return evaluate_experiment(exp, predict, workdir.path, data_dir=data_dir)
+    # Measured on the file that users load, by the way that they take.
+    saved = open_model(workdir=workdir.path, saved_model=None)
+    return evaluate(saved, workdir.path, data_dir=data_dir)
 
 
 def _finished(workdir, exp):
@@ -123,76 +123,48 @@ def _train_loop(exp, defense, workdir, data_dir):
     )
 
 
-def evaluate_experiment(exp, predict, output, *, data_dir=None):
-    """Evaluates as the configuration's `[evaluate]` says and writes the report.
+def evaluate(trained, output, *, data_dir=None):
+    """Measures a model and writes `results.json`, `curves.png` and `examples.png`.
 
     Args:
-        exp: `Experiment`.
-        predict: x -> logits.
-        output: directory for `results.json`, `curves.png`, `examples.png`.
+        trained: `trained.Trained`.
+        output: directory.
         data_dir: where TFDS finds prepared data.
 
     Returns:
         The content of `results.json`.
     """
-    images = exp.dataset.read_test(data_dir)
-    rows = write_report(
-        predict,
+    output = pathlib.Path(output)
+    images = trained.dataset.read_test(data_dir)
+    images = images.take(slice(trained.evaluate.num_examples))
+    rows = measure(
+        trained.predict,
         images,
-        exp.suite,
-        exp.evaluate,
-        output,
-        seed=exp.train.seed,
-        title=_title(exp),
+        trained.suite,
+        trained.evaluate.eps,
+        batch_size=trained.evaluate.batch_size,
+        seed=trained.seed,
     )
+    title = f"{trained.name}, {_steps_text(trained.steps, trained.full_steps)}"
+    plots.curves(rows, output / "curves.png", title=title)
+    _draw_examples(trained, images, output / "examples.png", title)
     found = results.compose(
         rows,
-        config=_as_json(exp.config),
-        seed=exp.train.seed,
-        steps=exp.train.steps,
-        full_steps=exp.train.full_steps,
+        config=_as_json(trained.config),
+        seed=trained.seed,
+        steps=trained.steps,
+        full_steps=trained.full_steps,
     )
-    write_json(pathlib.Path(output) / "results.json", found)
+    write_json(output / "results.json", found)
     return found
 
 
-def _title(exp):
-    names = [exp.config[s]["name"] for s in ("defense", "model", "data")]
-    return f"{' / '.join(names)}, {exp.train.steps} steps, seed {exp.train.seed}"
-
-
-def write_report(predict, images, suite, evaluate, output, *, seed, title):
-    """Measures, draws `curves.png` and `examples.png`, and returns the rows.
-
-    Args:
-        predict: x -> logits.
-        images: `Images` as the model takes them; the first `num_examples` are used.
-        suite: `suite.Entry`s.
-        evaluate: `config.Evaluate`.
-        output: directory.
-        seed: int.
-        title: above the pictures.
-    """
-    output = pathlib.Path(output)
-    images = images.take(slice(evaluate.num_examples))
-    rows = measure(
-        predict,
-        images,
-        suite,
-        evaluate.eps,
-        batch_size=evaluate.batch_size,
-        seed=seed,
-    )
-    plots.curves(rows, output / "curves.png", title=title)
-    _draw_examples(predict, images, suite, seed, output / "examples.png", title)
-    return rows
-
-
-def _draw_examples(predict, images, suite, seed, path, title):
+def _draw_examples(trained, images, path, title):
+    suite, predict = trained.suite, trained.predict
     entry = next((e for e in suite[::-1] if e.name in attacks.ITERATIVE), suite[0])
     few = images.take(slice(8))
     x, y = pipeline.to_float(few.x), tf.constant(few.y)
-    x_adv = entry.attack(predict, x, y, seed=core.fold(seed, 0))
+    x_adv = entry.attack(predict, x, y, seed=core.fold(trained.seed, 0))
     plots.examples(
         x.numpy(),
         x_adv.numpy(),
@@ -204,9 +176,56 @@ def _draw_examples(predict, images, suite, seed, path, title):
     )
 
 
+def export_file(workdir, keras_file, output):
+    """Exports a trained classifier to a SavedModel; see `export.export`.
+
+    Args:
+        workdir: of a finished run, or None.
+        keras_file: a `.keras` file with one image input, or None.
+        output: directory, replaced.
+    """
+    path = Workdir(workdir).trained_model() if workdir else pathlib.Path(keras_file)
+    export(predictor.load_keras(path), output)
+
+
+def craft_images(trained, attack, output, *, split, data_dir=None):
+    """Writes adversarial images of a split as a TFDS directory; see `craft.write`.
+
+    Args:
+        trained: `trained.Trained`; its `evaluate` says the eps, how many and the batch.
+        attack: name of the attack, or a table with `name` and arguments.
+        output: directory.
+        split: `"train"` or `"test"`; centre-cropped as the model takes them.
+        data_dir: where TFDS finds prepared data.
+
+    Returns:
+        Path of the data set's directory.
+    """
+    evaluate = dataclasses.replace(trained.evaluate, attacks=(attack,))
+    entry = suite.build(evaluate, where="--attack")[0]
+    dataset = trained.dataset
+    read = dataset.read_test if split == "test" else dataset.read_all_train
+    images = read(data_dir).take(slice(evaluate.num_examples))
+    return craft.write(
+        trained.predict,
+        images,
+        entry,
+        evaluate.eps,
+        pathlib.Path(output),
+        name=f"{trained.config['data']['name']}_{entry.name}",
+        split=split,
+        batch_size=evaluate.batch_size,
+        seed=trained.seed,
+    )
+
+
 def report_text(found):
     """The printed end of a run: what it was, the table, what to believe."""
-    steps = "unknown steps" if found["steps"] is None else f"{found['steps']} steps"
-    if found["full_steps"] != found["steps"]:
-        steps += f" of the {found['full_steps']} of the full schedule"
+    steps = _steps_text(found["steps"], found["full_steps"])
     return f"{steps}, seed {found['seed']}\n\n{table.render(found['rows'])}"
+
+
+def _steps_text(steps, full_steps):
+    if steps is None:
+        return "unknown steps"
+    return f"{steps} of {full_steps} steps" if full_steps != steps else f"{steps} steps"

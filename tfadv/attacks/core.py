@@ -53,9 +53,7 @@ def input_gradient(predict, x, loss):
 
 def to_ball(x_adv, x, eps):
     """Clips to [max(0, x - eps), min(1, x + eps)], elementwise."""
-    return tf.clip_by_value(
-        x_adv, tf.maximum(x - eps, 0.0), tf.minimum(x + eps, 1.0)
-    )
+    return tf.clip_by_value(x_adv, tf.maximum(x - eps, 0.0), tf.minimum(x + eps, 1.0))
 
 
 def to_range(x):

@@ -10,19 +10,19 @@ from tfadv.attacks.single_step import Label
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Iterative:
-    """z_0 = x;  z <- clip(z + a * sign(g)), g at z, clipped to ball and range each step.
+    """z_0 = x;  z <- clip(z + a * sign(g)), clipped to ball and range in every step.
 
-    g is the gradient of J(z, y) for `iter_fgsm` and `ifgsm`, of -J(z, y_ll) for
+    g is the gradient at z of J(z, y) for `iter_fgsm` and `ifgsm`, of -J(z, y_ll) for
     `iter_ll`, where y_ll is the least likely class of the clean x in every step.
 
     How many steps of what size:
 
-    | steps | step_size | rule                                                        |
-    |-------|-----------|-------------------------------------------------------------|
-    | none  | none      | a = 1/255, floor(min(eps + 4, 1.25 eps)) steps, eps in pixels |
-    | N     | none      | a = eps / N (e2SAD's IFGSM)                                 |
-    | none  | a         | the same number of steps as in the first row                |
-    | N     | a         | as given                                                    |
+    | steps | step_size | rule                                                 |
+    |-------|-----------|------------------------------------------------------|
+    | none  | none      | a = 1/255, floor(min(e + 4, 1.25 e)) steps, e in 255 |
+    | N     | none      | a = eps / N (e2SAD's IFGSM)                          |
+    | none  | a         | the same number of steps as in the first row         |
+    | N     | a         | as given                                             |
 
     From images of 8 bits and whole pixels of eps the first row stays on whole
     pixels, so its images can be stored as uint8 without loss.
@@ -37,7 +37,7 @@ class Iterative:
     Raises:
         ValueError: `eps` or `step_size` outside [0, 1], `steps` below 1.
 
-    Source: Kurakin et al. 2017, section 2; Na et al. 2018, section 2; e2SAD 2019, eq. 2.
+    Source: Kurakin et al. 2017 and Na et al. 2018, section 2; e2SAD 2019, eq. 2.
     """
 
     eps: float

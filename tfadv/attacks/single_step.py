@@ -98,7 +98,9 @@ class RandomStep:
 
     def __post_init__(self):
         core.check_eps(self.eps)
-        plain = isinstance(self.alpha, int | float) and isinstance(self.eps, int | float)
+        plain = isinstance(self.alpha, int | float) and isinstance(
+            self.eps, int | float
+        )
         if plain and not 0 <= self.alpha <= self.eps:
             raise ValueError(
                 f"`alpha` must be in [0, eps = {self.eps:g}]; received {self.alpha:g}"

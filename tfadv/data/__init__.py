@@ -80,7 +80,7 @@ class Dataset:
         """`Images` to test on, centre-cropped."""
         return self._centered(self.source.read("test", data_dir))
 
-    def read_centered_train(self, data_dir=None):
+    def read_all_train(self, data_dir=None):
         """Every training `Images`, held out or not, centre-cropped."""
         return self._centered(self.source.read("train", data_dir))
 

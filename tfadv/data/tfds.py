@@ -22,13 +22,15 @@ def read(name, split, data_dir):
         builder = tfds.builder(name, data_dir=data_dir)
         prepared = builder.info.initialized
     except Exception as error:
-        raise RunError(f"data set {name}: TFDS cannot open it: {_line(error)}") from None
+        raise RunError(
+            f"data set {name}: TFDS cannot open it: {_line(error)}"
+        ) from None
     if not prepared:
         where = f" --data_dir={data_dir}" if data_dir else ""
         raise RunError(
             f"data set {name} is not prepared in {builder.data_dir}. On a machine with "
-            f"a network run: tfds build {name}{where}  (or point --data_dir at a folder "
-            "that holds it)."
+            f"a network run: tfds build {name}{where}  (or point --data_dir at a "
+            "folder that holds it)."
         )
     try:
         files = tfds.ReadConfig(interleave_cycle_length=1)

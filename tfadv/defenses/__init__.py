@@ -1,4 +1,4 @@
-"""Defences: training rules for a classifier, each a `keras.Model` with a `train_step`."""
+"""Defences: training rules for a classifier, each a `keras.Model`."""
 
 from tfadv import errors
 from tfadv.defenses.adversarial import AdversarialTraining

@@ -24,9 +24,9 @@ class Defense(keras.Model):
     """A training rule for a classifier, as a Keras model.
 
     A subclass overrides `train_step` with the paper's algorithm. The parts it is made
-    of: `unpack` for the batch, `logits` to craft on, `regularized` to complete a loss under the tape,
-    `descend` for the update, `finish` for the metrics. `compile`, `fit` and
-    `evaluate` are Keras' own; the loss is the defence's, so `compile` takes none.
+    of: `unpack` for the batch, `logits` to craft on, `regularized` to complete a loss
+    under the tape, `descend` for the update, `finish` for the metrics. `compile`, `fit`
+    and `evaluate` are Keras' own; the loss is the defence's, so `compile` takes none.
 
     Under `tf.distribute` a step sees the batch of one replica, its losses are means
     over it, and the gradients are averaged over the replicas.

@@ -43,7 +43,9 @@ def _entry(written, eps, where):
     if "name" not in table:
         raise UsageError(f"{where}: {written!r} has no key 'name'")
     if "eps" in table:
-        raise UsageError(f"{where}: leave `eps` out of {written!r}; it is a list beside")
+        raise UsageError(
+            f"{where}: leave `eps` out of {written!r}; it is a list beside"
+        )
     name = table.pop("name")
     factory = attacks.get(name)
     for size in eps:

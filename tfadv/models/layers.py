@@ -1,4 +1,4 @@
-"""Pieces that several networks share. All are plain Keras: models load without tfadv."""
+"""What several networks share, in plain Keras: models load without tfadv."""
 
 import keras
 

@@ -38,4 +38,3 @@ def compose(rows, *, config, seed, steps, full_steps=None):
         "full_steps": full_steps if full_steps is not None else steps,
         "versions": versions(),
     }
-

@@ -65,8 +65,9 @@ def verdicts(rows):
             found.append(
                 f"At eps {format_eps(eps)} every one-step attack leaves at least "
                 f"{100 * one_step['accuracy']:.1f} %, but {iterative['attack']} only "
-                f"{100 * iterative['accuracy']:.1f} %: this model masks gradients, which "
-                f"misleads one-step attacks. Believe the row {iterative['attack']}."
+                f"{100 * iterative['accuracy']:.1f} %: this model masks gradients, "
+                "which misleads one-step attacks. Believe the row "
+                f"{iterative['attack']}."
             )
     return found
 

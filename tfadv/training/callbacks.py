@@ -62,7 +62,7 @@ class Summaries(keras.callbacks.Callback):
 
         train/loss, train/accuracy, ...   metrics since the epoch began
         train/learning_rate
-        train/eps                         histogram of what the eps law draws at this step
+        train/eps                         histogram of the eps law at this step
         <watched>/clean, <watched>/<attack>  accuracy on fixed images
         <watched>/images                  clean, adversarial, difference x 10
 

@@ -1,0 +1,114 @@
+"""A trained model with the data it is to be tried on, from a workdir or any file."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from tfadv import config, data, experiment, predictor
+from tfadv.errors import UsageError
+from tfadv.evaluation import suite
+from tfadv.workdir import Workdir
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A model ready to be attacked; nothing of the data has been read.
+
+    Args:
+        predict: x -> logits, in inference mode.
+        dataset: `data.Dataset`.
+        evaluate: `config.Evaluate`.
+        suite: `suite.Entry`s of `evaluate`.
+        config: dict for `results.json`.
+        seed: int, of random attacks.
+        steps, full_steps: of its training; None where unknown.
+        output: directory that its results go to unless another is asked for.
+        name: for titles.
+    """
+
+    predict: Callable
+    dataset: data.Dataset
+    evaluate: config.Evaluate
+    suite: list
+    config: dict
+    seed: int
+    steps: int | None
+    full_steps: int | None
+    output: pathlib.Path
+    name: str
+
+
+def open_model(
+    *,
+    workdir=None,
+    saved_model=None,
+    changes=(),
+    input_range=(0.0, 1.0),
+    outputs="logits",
+):
+    """Opens a model and checks that it fits the data.
+
+    Args:
+        workdir: of a finished run, or None.
+        saved_model: a Keras file or SavedModel directory, or None.
+        changes: `config.Config`, laid over the run's own; may change `[evaluate]` and,
+            for a foreign model, `[data]`.
+        input_range, outputs: see `predictor.Adapter`.
+
+    Returns:
+        A `Trained`.
+
+    Raises:
+        UsageError, RunError: see `errors`.
+    """
+    tables, training = config.Config(), None
+    if workdir is not None:
+        directory = Workdir(workdir)
+        tables, path = config.Config(directory.read_config()), directory.trained_model()
+        training = tables["train"]
+    else:
+        path = pathlib.Path(saved_model)
+    for section in changes:
+        if section not in ("data", "evaluate", "train"):
+            raise UsageError(
+                f"{changes.origin(section)}: a trained model's [{section}] cannot be "
+                "changed; only [data] and [evaluate] can"
+            )
+        tables = tables.merged({section: changes[section]}, changes.origin(section))
+    where = {s: f"{tables.origin(s)} [{s}]" for s in config.SECTIONS}
+    evaluate = config.build(
+        config.Evaluate, tables.get("evaluate", {}), where=where["evaluate"]
+    )
+    entries = suite.build(evaluate, where=where["evaluate"])
+    dataset = config.build(
+        data.Dataset,
+        tables["data"],
+        where=where["data"],
+        source=data.get(tables["data"]["name"]),
+    )
+    experiment.check_evaluation_sizes(
+        evaluate, dataset.source.sizes["test"], where["evaluate"]
+    )
+    try:
+        adapter = predictor.Adapter(input_range=input_range, outputs=outputs)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    predict = predictor.load(path, adapter)
+    predictor.check_outputs(
+        predict, tf.zeros((2, *dataset.image_shape)) + 0.5, dataset.source.num_classes
+    )
+    known = dict(tables) if training else {"model": str(path), **tables}
+    return Trained(
+        predict=predict,
+        dataset=dataset,
+        evaluate=evaluate,
+        suite=entries,
+        config=known,
+        seed=tables.get("train", {}).get("seed", 0),
+        steps=training["steps"] if training else None,
+        full_steps=training["full_steps"] or training["steps"] if training else None,
+        output=pathlib.Path(workdir or path.parent / f"{path.stem}-evaluation"),
+        name=path.name if training is None else str(workdir),
+    )
