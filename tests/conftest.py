@@ -1,0 +1,62 @@
+"""Shared fixtures. Set up before anything touches TensorFlow: two logical CPUs."""
+
+import os
+import pathlib
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfadv import distribution
+
+distribution.split_cpu(2)
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+# The first strategy of a process must be its only one: a second breaks on CPUs.
+_MIRRORED = []
+
+
+@pytest.fixture(scope="session")
+def mirrored():
+    """The one MirroredStrategy of the session, over two logical CPUs."""
+    if not _MIRRORED:
+        _MIRRORED.append(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
+    return _MIRRORED[0]
+
+
+@pytest.fixture
+def data_dir():
+    """Real MNIST and CIFAR-10 as TFDS directories; skips where there are none."""
+    path = os.environ.get("TFDS_DATA_DIR") or ROOT.parent / "shared" / "data"
+    path = pathlib.Path(path)
+    if not (path / "mnist").is_dir() or not (path / "cifar10").is_dir():
+        pytest.skip(f"no prepared mnist and cifar10 in {path} (set TFDS_DATA_DIR)")
+    return str(path)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_names():
+    """The same layer names and initial weights whatever ran before."""
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def linear():
+    """(predict, w): logits [0, w . x] of two classes on images [n, 1, 2, 1], w = (3, -4).
+
+    With s = sigmoid(w . x): J(x, 1) = -log s with gradient -(1 - s) w, and J(x, 0) =
+    -log(1 - s) with gradient s w. Away from saturation sign(grad J(x, 0)) = (1, -1)
+    and sign(grad J(x, 1)) = (-1, 1).
+    """
+    w = np.array([3.0, -4.0], np.float32)
+
+    def predict(x):
+        z = tf.linalg.matvec(tf.reshape(x, [-1, 2]), w[None])
+        return tf.concat([tf.zeros_like(z), z], axis=1)
+
+    return predict, w
