@@ -1,0 +1,150 @@
+"""What tfadv's own code costs, as ratios to the least that the same work can take."""
+
+import statistics
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from tfadv import attacks, models
+from tfadv.data import Augment, Images, pipeline
+from tfadv.defenses import Kurakin
+
+IMAGE_SHAPE, CLASSES = (32, 32, 3), 10
+
+
+def medians(candidates, rounds):
+    """Median seconds of each callable, timed in turn A B C A B C ... after a warm-up.
+
+    Args:
+        candidates: dict from name to a callable that has finished when it returns.
+        rounds: int.
+
+    Returns:
+        dict from name to seconds.
+    """
+    for run in candidates.values():
+        run()
+    seconds = {name: [] for name in candidates}
+    for _ in tqdm(range(rounds), desc=", ".join(candidates), disable=None, leave=False):
+        for name, run in candidates.items():
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def training_steps(batch_size=128, rounds=15):
+    """Seconds of a plain Keras step and of a Kurakin step, ResNet-20.
+
+    The floor of the ratio is 1.33 for k = m / 2: of a step's three passes (forward,
+    back to activations, back to weights) crafting adds two on half of the images.
+    """
+    batch = _batch(batch_size)
+    plain = models.resnet20(IMAGE_SHAPE, CLASSES)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    plain.compile(keras.optimizers.SGD(0.1, 0.9), loss, metrics=["accuracy"])
+    defended = Kurakin(
+        models.resnet20(IMAGE_SHAPE, CLASSES), attack=attacks.StepLL(eps=16 / 255)
+    )
+    defended.compile(keras.optimizers.SGD(0.1, 0.9))
+    return medians(
+        {
+            "plain Keras step": _compiled(plain.train_step, batch),
+            "Kurakin step": _compiled(defended.train_step, batch),
+        },
+        rounds,
+    )
+
+
+def pgd(batch_size=64, steps=10, rounds=7):
+    """Seconds of PGD on ResNet-20, as a bare loop and as tfadv's attack."""
+    x, y = _batch(batch_size)
+    model = models.resnet20(IMAGE_SHAPE, CLASSES)
+    eps, step_size = 8 / 255, 2 / 255
+    attack = attacks.PGD(eps=eps, steps=steps, step_size=step_size, random_start=False)
+
+    def bare():
+        z = x
+        for _ in tf.range(steps):
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(z)
+                loss = tf.nn.sparse_softmax_cross_entropy_with_logits(
+                    labels=y, logits=model(z, training=False)
+                )
+            z = z + step_size * tf.sign(tape.gradient(loss, z))
+            z = tf.clip_by_value(tf.clip_by_value(z, x - eps, x + eps), 0.0, 1.0)
+        return z
+
+    def ours():
+        return attack(lambda z: model(z, training=False), x, y)
+
+    bare, ours = tf.function(bare), tf.function(ours)
+    np.testing.assert_allclose(bare(), ours(), atol=1e-6)
+    return medians(
+        {
+            f"bare PGD-{steps} loop": lambda: bare().numpy(),
+            f"tfadv PGD-{steps}": lambda: ours().numpy(),
+        },
+        rounds,
+    )
+
+
+def input_pipeline(batch_size=128, batches=200):
+    """Seconds that the input pipeline takes for a batch: 24x24 crops and flips."""
+    n = 20_000
+    random = np.random.default_rng(0)
+    images = Images(
+        x=random.integers(0, 256, (n, *IMAGE_SHAPE), np.uint8),
+        y=random.integers(0, CLASSES, n, np.int32),
+    )
+    data = pipeline.batches(
+        images,
+        batch_size=batch_size,
+        seed=0,
+        start=0,
+        stop=batches + 10,
+        augment=Augment(crop=24, flip=True),
+    )
+    iterator = iter(data)
+    for _ in range(10):
+        next(iterator)
+    start = time.perf_counter()
+    for _ in range(batches):
+        next(iterator)
+    return (time.perf_counter() - start) / batches
+
+
+def report(rounds=15):
+    """All measurements of one run.
+
+    Returns:
+        dict with the median seconds and the ratios, and `text` lines to print.
+    """
+    steps = training_steps(rounds=rounds)
+    attack = pgd(rounds=max(3, rounds // 2))
+    pipe = input_pipeline()
+    (plain, kurakin), (bare, ours) = steps.values(), attack.values()
+    ratios = {
+        "Kurakin step / plain Keras step": kurakin / plain,
+        "tfadv PGD-10 / bare loop": ours / bare,
+        "input pipeline images/s / training images/s": plain / pipe,
+    }
+    seconds = {**steps, **attack, "input pipeline, a batch of 128": pipe}
+    text = [f"{name:<46}{1000 * value:10.1f} ms" for name, value in seconds.items()]
+    text += [f"{name:<46}{value:10.2f}" for name, value in ratios.items()]
+    return {"median_seconds": seconds, "ratios": ratios, "text": text}
+
+
+def _batch(batch_size):
+    random = np.random.default_rng(0)
+    x = random.random((batch_size, *IMAGE_SHAPE), np.float32)
+    y = random.integers(0, CLASSES, batch_size, np.int32)
+    return tf.constant(x), tf.constant(y)
+
+
+def _compiled(train_step, batch):
+    step = tf.function(lambda x, y: train_step((x, y)))
+    return lambda: {k: v.numpy() for k, v in step(*batch).items()}
