@@ -6,6 +6,7 @@ binary's `main` asks for it, so `--help` and wrong flags answer at once.
 
 import os
 import pathlib
+import signal
 import sys
 import tempfile
 
@@ -61,7 +62,9 @@ def _guarded(body):
         _fail(EXIT_RUN, error)
     except Stopped as stopped:
         print(f"{stopped}; run the same command to continue", file=sys.stderr)
-        sys.exit(0 if stopped.signum == 15 else EXIT_INTERRUPTED)
+        sys.exit(0 if stopped.signum == signal.SIGTERM else EXIT_INTERRUPTED)
+    except KeyboardInterrupt:
+        _fail(EXIT_INTERRUPTED, "interrupted; what was written before is intact")
 
 
 def _is_ours_or_a_warning(record):

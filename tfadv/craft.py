@@ -1,5 +1,7 @@
 """Adversarial images on disk, as a TFDS data set of 8-bit images."""
 
+import dataclasses
+
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
@@ -7,7 +9,7 @@ from tqdm import tqdm
 from tfadv.attacks import core
 from tfadv.data import pipeline
 from tfadv.evaluation import format_eps
-from tfadv.evaluation.whitebox import batches, compile_attack
+from tfadv.evaluation.whitebox import batches
 from tfadv.files import replacing
 
 VERSION = "1.0.0"
@@ -70,7 +72,11 @@ def write(predict, images, entry, eps, output, *, name, split, batch_size, seed=
 
 
 def _examples(predict, images, entry, eps, batch_size, seed):
-    attack = compile_attack(predict, entry.attack, images.x.shape[1:])
+    # One graph for every eps, which is a tensor, and for a short last batch.
+    @tf.function(reduce_retracing=True)
+    def attack(x, y, eps, seed):
+        return dataclasses.replace(entry.attack, eps=eps)(predict, x, y, seed=seed)
+
     with tqdm(total=len(images) * len(eps), desc=entry.label, disable=None) as bar:
         for size in eps:
             start = 0

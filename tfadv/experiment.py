@@ -106,16 +106,10 @@ def build(tables, *, replicas=1):
             seed=train.seed,
             **defense_arguments,
         )
-        if hasattr(made, "check_batch"):
-            _with_where(where["defense"], made.check_batch, train.batch_size, replicas)
+        _with_where(where["defense"], made.check_batch, train.batch_size, replicas)
         made.compile(optimizer(**optimizer_arguments))
         return made
 
-    if train.batch_size % replicas:
-        raise UsageError(
-            f"{where['train']}: `batch_size` must be a multiple of the {replicas} "
-            f"replicas; received {train.batch_size}"
-        )
     if defense is not defenses.Standard and attack is None:
         raise UsageError(
             f"{where['defense']}: the defence {tables['defense']['name']!r} trains "

@@ -49,4 +49,8 @@ def export(classifier, path):
         "from_float", from_float, [tf.TensorSpec((None, *shape), tf.float32, name="x")]
     )
     with replacing(path) as temporary:
-        archive.write_out(str(temporary), verbose=False)
+        try:
+            archive.write_out(str(temporary), verbose=False)
+        except tf.errors.OpError as error:
+            # TensorFlow's own writer does not raise OSError when a disk is full.
+            raise OSError(None, error.message) from error

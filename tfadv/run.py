@@ -92,8 +92,7 @@ def _train_loop(exp, defense, workdir, data_dir):
                 pipeline.to_float(watched.x),
                 tf.constant(watched.y),
             ),
-            attack=exp.attack,
-            attack_name=exp.attack_name,
+            attacks=_watched_attacks(exp),
             summary_every=exp.train.summary_every,
             validate_every=exp.train.validate_every,
             seed=exp.train.seed,
@@ -123,6 +122,13 @@ def _train_loop(exp, defense, workdir, data_dir):
     )
 
 
+def _watched_attacks(exp):
+    """The attack that is trained on, and PGD, which shows when only that one fails."""
+    eps = max(exp.evaluate.eps) if exp.attack is None else exp.attack.eps
+    found = {"pgd": attacks.PGD(eps=eps)}
+    return found if exp.attack is None else found | {exp.attack_name: exp.attack}
+
+
 def evaluate(trained, output, *, data_dir=None):
     """Measures a model and writes `results.json`, `curves.png` and `examples.png`.
 
@@ -145,7 +151,8 @@ def evaluate(trained, output, *, data_dir=None):
         batch_size=trained.evaluate.batch_size,
         seed=trained.seed,
     )
-    title = f"{trained.name}, {_steps_text(trained.steps, trained.full_steps)}"
+    steps = _steps_text(trained.steps, trained.full_steps)
+    title = f"{trained.name}, {steps}, seed {trained.seed}"
     plots.curves(rows, output / "curves.png", title=title)
     _draw_examples(trained, images, output / "examples.png", title)
     found = results.compose(

@@ -109,6 +109,13 @@ def open_model(
         seed=tables.get("train", {}).get("seed", 0),
         steps=training["steps"] if training else None,
         full_steps=training["full_steps"] or training["steps"] if training else None,
-        output=pathlib.Path(workdir or path.parent / f"{path.stem}-evaluation"),
-        name=path.name if training is None else str(workdir),
+        output=directory.path / "evaluation"
+        if workdir
+        else path.parent / f"{path.stem}-evaluation",
+        name=_title(tables) if training else path.name,
     )
+
+
+def _title(tables):
+    names = (tables[section]["name"] for section in ("defense", "model", "data"))
+    return " / ".join(names)

@@ -1,6 +1,7 @@
 """The directory of a run: what is where in it, and whose it is."""
 
 import pathlib
+import shutil
 
 from tfadv import config
 from tfadv.errors import RunError, UsageError
@@ -33,7 +34,8 @@ class Workdir:
     def claim(self, resolved):
         """Writes `config.json`, or checks that this run may continue what is there.
 
-        Only `[evaluate]` may differ from an earlier run in the same place.
+        Only `[evaluate]` may differ from an earlier run in the same place. What a
+        killed run left half-written is removed.
 
         Raises:
             UsageError: another configuration's run; says in which fields.
@@ -59,6 +61,8 @@ class Workdir:
                 f"{self.path} is not empty and holds no config.json: not a workdir of "
                 "tfadv. Choose another --workdir."
             )
+        for leftover in self.path.glob(".writing-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
         write_json(self.config, resolved)
 
     def read_config(self):

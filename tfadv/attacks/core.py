@@ -4,6 +4,8 @@
 here changes a variable, so a model must be called in inference mode.
 """
 
+import dataclasses
+
 import tensorflow as tf
 
 from tfadv import losses
@@ -109,6 +111,19 @@ def iterate(body, state, steps):
     return tf.while_loop(
         lambda i, _: i < steps, lambda i, s: (i + 1, body(i, s)), (0, state)
     )[1]
+
+
+def sweep(attack, predict, x, y, sizes, seed=None):
+    """[x_adv of the attack at eps e for e in sizes], sharing what can be shared.
+
+    Args:
+        attack: with any eps.
+        predict, x, y, seed: as an attack takes them.
+        sizes: numbers, in the units of x.
+    """
+    if hasattr(attack, "sweep"):
+        return attack.sweep(predict, x, y, sizes, seed)
+    return [dataclasses.replace(attack, eps=e)(predict, x, y, seed=seed) for e in sizes]
 
 
 def kurakin_steps(eps):

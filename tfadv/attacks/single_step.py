@@ -49,6 +49,10 @@ class SingleStep:
 
     def __call__(self, predict, x, y, seed=None):
         """Returns x_adv [n, h, w, c]; `seed` is needed by random labels only."""
+        return self.sweep(predict, x, y, [self.eps], seed)[0]
+
+    def sweep(self, predict, x, y, sizes, seed=None):
+        """x_adv for each eps of `sizes` in place of `eps`, all from one gradient."""
 
         def ascended(logits):
             if self.loss == "entropy":
@@ -57,8 +61,8 @@ class SingleStep:
             return core.signed_cross_entropy(self.label, target, logits)
 
         gradient = core.input_gradient(predict, x, ascended)
-        step = self.eps * _direction(self.direction, gradient)
-        return tf.stop_gradient(core.to_range(x + step))
+        direction = _direction(self.direction, gradient)
+        return [tf.stop_gradient(core.to_range(x + e * direction)) for e in sizes]
 
 
 def _direction(direction, gradient):

@@ -108,6 +108,19 @@ class Defense(keras.Model):
             )
         return tf.cast(x, tf.float32), tf.cast(tf.reshape(y, [-1]), tf.int32)
 
+    def check_batch(self, batch_size, replicas=1):
+        """ValueError where the defence cannot train on batches of this size.
+
+        Args:
+            batch_size: int, images in a step over all replicas.
+            replicas: int.
+        """
+        if batch_size % replicas:
+            raise ValueError(
+                f"the batch size must be a multiple of the {replicas} replicas; "
+                f"received {batch_size}"
+            )
+
     def logits(self, x):
         """Logits in inference mode: what attacks see. Moves no statistics."""
         return self.classifier(x, training=False)

@@ -76,7 +76,8 @@ class Kurakin(Defense):
         self.delay = delay
 
     def check_batch(self, batch_size, replicas=1):
-        """Adversarial images on each replica; ValueError where k does not fit."""
+        """As `Defense.check_batch`; returns the adversarial images on each replica."""
+        super().check_batch(batch_size, replicas)
         k = batch_size // 2 if self.k is None else self.k
         if k > batch_size:
             raise ValueError(

@@ -1,6 +1,5 @@
 """Accuracy of a classifier under attacks that know it."""
 
-import dataclasses
 import math
 
 import tensorflow as tf
@@ -27,21 +26,17 @@ def measure(predict, images, entries, eps, *, batch_size, seed=0, progress=True)
     Returns:
         list of rows, dicts as `row` makes them, clean first.
     """
-    shape = images.x.shape[1:]
-
-    @tf.function(reduce_retracing=True)
-    def is_correct(x, y):
-        return tf.argmax(predict(x), axis=-1, output_type=tf.int32) == y
-
-    def one(label, craft, size):
-        return _measure(
-            is_correct, craft, images, label, size, batch_size, seed, progress
-        )
-
-    rows = [one("clean", lambda x, y, eps, seed: x, 0.0)]
+    clean = _measure(predict, images, None, [0.0], batch_size, seed, progress)
+    rows = [row("clean", 0.0, clean[0], len(images))]
+    _log(rows, progress)
     for entry in entries:
-        craft = compile_attack(predict, entry.attack, shape)
-        rows += [one(entry.label, craft, size) for size in eps]
+        correct = _measure(predict, images, entry, eps, batch_size, seed, progress)
+        found = [
+            row(entry.label, e, c, len(images))
+            for e, c in zip(eps, correct, strict=True)
+        ]
+        _log(found, progress)
+        rows += found
     return rows
 
 
@@ -64,47 +59,50 @@ def batches(images, batch_size):
         yield to_float(tf.constant(part.x)), tf.constant(part.y)
 
 
-def compile_attack(predict, attack, image_shape):
-    """(x, y, eps, seed) -> x_adv as one graph for every size of batch and every eps.
-
-    Args:
-        predict: x -> logits.
-        attack: with any eps.
-        image_shape: (h, w, c).
-    """
+def _measure(predict, images, entry, eps, batch_size, seed, progress):
+    """How many images are classified correctly after the attack, for each eps."""
 
     @tf.function
-    def craft(x, y, eps, seed):
-        return dataclasses.replace(attack, eps=eps)(predict, x, y, seed=seed)
+    def count_correct(x, y, seed):
+        if entry is None:
+            attacked = [x]
+        else:
+            attacked = core.sweep(entry.attack, predict, x, y, eps, seed)
+        return [
+            tf.math.count_nonzero(
+                tf.argmax(predict(z), axis=-1, output_type=tf.int32) == y
+            )
+            for z in attacked
+        ]
 
-    return craft.get_concrete_function(
-        tf.TensorSpec((None, *image_shape), tf.float32),
+    # One graph, for a short last batch as well.
+    count_correct = count_correct.get_concrete_function(
+        tf.TensorSpec((None, *images.x.shape[1:]), tf.float32),
         tf.TensorSpec([None], tf.int32),
-        tf.TensorSpec([], tf.float32),
         tf.TensorSpec([2], tf.int64),
     )
-
-
-def _measure(is_correct, craft, images, label, eps, batch_size, seed, progress):
-    total = math.ceil(len(images) / batch_size)
     shown = tqdm(
         batches(images, batch_size),
-        desc=f"{label} {format_eps(eps)}",
-        total=total,
+        desc=entry.label if entry else "clean",
+        total=math.ceil(len(images) / batch_size),
         leave=False,
         disable=None if progress else True,
     )
-    correct = 0
-    size = tf.constant(eps, tf.float32)
-    for number, (x, y) in enumerate(shown):
-        x_adv = craft(x, y, size, core.fold(seed, number))
-        correct += int(tf.math.count_nonzero(is_correct(x_adv, y)))
-    measured = row(label, eps, correct, len(images))
-    if progress:
+    counts = [
+        [int(c) for c in count_correct(x, y, core.fold(seed, number))]
+        for number, (x, y) in enumerate(shown)
+    ]
+    return [sum(column) for column in zip(*counts, strict=True)]
+
+
+def _log(rows, progress):
+    for one in rows if progress else ():
         logging.info(
-            "%s, eps %s: %.2f %%", label, format_eps(eps), 100 * measured["accuracy"]
+            "%s, eps %s: %.2f %%",
+            one["attack"],
+            format_eps(one["eps"]),
+            100 * one["accuracy"],
         )
-    return measured
 
 
 def format_eps(eps):

@@ -7,8 +7,6 @@ from tfadv import attacks
 from tfadv.evaluation import format_eps
 from tfadv.files import replacing
 
-AMPLIFY = 10
-
 
 def _figure(width, height):
     from matplotlib.figure import Figure
@@ -60,6 +58,9 @@ def curves(rows, path, *, title=""):
 def examples(x, x_adv, y, predicted, predicted_adv, path, *, title=""):
     """Clean images, adversarial ones and their difference, with predicted labels.
 
+    The difference is drawn around mid-grey, amplified so that its largest value just
+    becomes white or black; the picture says by how much.
+
     Args:
         x, x_adv: [n, h, w, c] in [0, 1].
         y, predicted, predicted_adv: [n] labels: true, and predicted for both.
@@ -67,10 +68,11 @@ def examples(x, x_adv, y, predicted, predicted_adv, path, *, title=""):
         title: text above.
     """
     n = len(x)
-    difference = np.clip(0.5 + AMPLIFY * (x_adv - x), 0, 1)
+    amplify = 0.5 / max(float(np.max(np.abs(x_adv - x))), 1e-3)
+    difference = np.clip(0.5 + amplify * (x_adv - x), 0, 1)
     figure = _figure(1.15 * n + 0.9, 4.3)
     grid = figure.subplots(3, n, squeeze=False)
-    names = ("clean", "adversarial", f"difference x {AMPLIFY}")
+    names = ("clean", "adversarial", f"difference x {amplify:.3g}")
     texts = (
         [f"predicted {p}" for p in predicted],
         [f"predicted {p}" for p in predicted_adv],

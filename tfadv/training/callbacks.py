@@ -1,5 +1,6 @@
 """What is shown while a run lasts: a progress bar and TensorBoard."""
 
+import functools
 import sys
 import time
 
@@ -64,13 +65,12 @@ class Summaries(keras.callbacks.Callback):
         train/learning_rate
         train/eps                         histogram of the eps law at this step
         <watched>/clean, <watched>/<attack>  accuracy on fixed images
-        <watched>/images                  clean, adversarial, difference x 10
+        <watched>/images/<attack>         clean, adversarial, difference x 10
 
     Args:
         directory: where the event file goes.
         watched: (name, x [n, h, w, c] float32, y [n]), images that are not trained on.
-        attack: the attack to measure with, or None for clean accuracy only.
-        attack_name: its name.
+        attacks: dict from name to the attacks to measure with.
         summary_every, validate_every: int, steps.
         seed: int, of the attack's noise.
     """
@@ -80,8 +80,7 @@ class Summaries(keras.callbacks.Callback):
         directory,
         *,
         watched,
-        attack,
-        attack_name,
+        attacks,
         summary_every,
         validate_every,
         seed,
@@ -89,13 +88,17 @@ class Summaries(keras.callbacks.Callback):
         super().__init__()
         self.directory = str(directory)
         self.name, self.x, self.y = watched
-        self.attack, self.attack_name = attack, attack_name
+        self.attacks = attacks
         self.summary_every, self.validate_every = summary_every, validate_every
         self.seed = seed
 
     def on_train_begin(self, logs=None):
         self._writer = tf.summary.create_file_writer(self.directory)
-        self._measure = tf.function(self._attacked)
+        self._count = tf.function(self._count_correct)
+        self._craft = {
+            name: tf.function(functools.partial(self._attacked, attack))
+            for name, attack in self.attacks.items()
+        }
 
     def on_train_batch_end(self, batch, logs=None):
         step = int(self.model.optimizer.iterations.numpy())
@@ -117,25 +120,20 @@ class Summaries(keras.callbacks.Callback):
             eps = self.model.draw_eps(256, replica=0)
             tf.summary.histogram("train/eps", tf.reshape(eps, [-1]))
 
-    def _attacked(self, x, y):
-        """Number of correct clean and adversarial images, and the adversarial ones."""
-        predict = self.model.logits
-        x_adv = self.attack(predict, x, y, seed=self.seed) if self.attack else x
-        return _count_correct(predict(x), y), _count_correct(predict(x_adv), y), x_adv
+    def _attacked(self, attack, x, y):
+        return attack(self.model.logits, x, y, seed=self.seed)
+
+    def _count_correct(self, x, y):
+        predicted = tf.argmax(self.model.logits(x), axis=-1, output_type=tf.int32)
+        return tf.math.count_nonzero(predicted == y, dtype=tf.float32)
 
     def _validate(self):
-        clean, adversarial, x_adv = self._measure(self.x, self.y)
         n = len(self.y)
-        tf.summary.scalar(f"{self.name}/clean", clean / n)
-        if self.attack is None:
-            return
-        tf.summary.scalar(f"{self.name}/{self.attack_name}", adversarial / n)
-        x, x_adv = self.x[:8], x_adv[:8]
-        difference = tf.clip_by_value(0.5 + 10 * (x_adv - x), 0, 1)
-        rows = tf.concat([x, x_adv, difference], axis=1)
-        tf.summary.image(f"{self.name}/images", rows, max_outputs=8)
-
-
-def _count_correct(logits, y):
-    predicted = tf.argmax(logits, axis=-1, output_type=tf.int32)
-    return tf.reduce_sum(tf.cast(predicted == y, tf.float32))
+        tf.summary.scalar(f"{self.name}/clean", self._count(self.x, self.y) / n)
+        for name, craft in self._craft.items():
+            x_adv = craft(self.x, self.y)
+            tf.summary.scalar(f"{self.name}/{name}", self._count(x_adv, self.y) / n)
+            x, x_adv = self.x[:8], x_adv[:8]
+            difference = tf.clip_by_value(0.5 + 10 * (x_adv - x), 0, 1)
+            rows = tf.concat([x, x_adv, difference], axis=1)
+            tf.summary.image(f"{self.name}/images/{name}", rows, max_outputs=8)
