@@ -1,5 +1,6 @@
 """Shared fixtures. Set up before anything touches TensorFlow: two logical CPUs."""
 
+import gc
 import os
 import pathlib
 
@@ -13,6 +14,8 @@ import tensorflow as tf
 from tfadv import distribution
 
 distribution.split_cpu(2)
+gc.collect()
+gc.freeze()
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 

@@ -104,7 +104,7 @@ class Config(dict):
     def origin(self, section):
         """Where a section comes from, for messages: a file's name or a flag."""
         places = [v for k, v in self.origins.items() if k.split(".")[0] == section]
-        return places[-1] if places else "the configuration"
+        return " + ".join(dict.fromkeys(places)) or "the configuration"
 
     def merged(self, tables, origin):
         """This configuration with `tables` laid over it.
@@ -181,9 +181,16 @@ def shortened(config, steps):
             return max(1, round(step * steps / full))
 
         changes["train"]["full_steps"] = full
-        if boundaries := config.get("optimizer", {}).get("boundaries"):
-            changes["optimizer"] = {"boundaries": [moved(b) for b in boundaries]}
-        if delay := config.get("defense", {}).get("delay"):
+        boundaries = config.get("optimizer", {}).get("boundaries")
+        boundaries = [boundaries] if isinstance(boundaries, int) else boundaries
+        # Whatever is not a step is left for `bind` to refuse.
+        if boundaries and all(isinstance(b, int) for b in boundaries):
+            scaled = []
+            for boundary in boundaries:
+                scaled.append(max(moved(boundary), *[b + 1 for b in scaled[-1:]], 1))
+            changes["optimizer"] = {"boundaries": scaled}
+        delay = config.get("defense", {}).get("delay")
+        if isinstance(delay, int) and delay:
             changes["defense"] = {"delay": moved(delay)}
     return config.merged(changes, "--steps")
 
@@ -201,6 +208,8 @@ def _read(path, seen):
         raise UsageError(f"{path}: not valid TOML: {error}") from None
     base = tables.pop("base", None)
     config = Config()
+    if base is not None and not isinstance(base, str):
+        raise UsageError(f"{path}: `base` must be a file name; received {base!r}")
     if base is not None:
         config = _read(path.parent / base, (*seen, path.resolve()))
     return config.merged(tables, str(path))
@@ -330,7 +339,7 @@ def _coerce_union(value, args, where):
 def _fraction(value, where):
     try:
         return float(Fraction(value) if isinstance(value, str) else value)
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, ArithmeticError):
         raise UsageError(
             f"{where}: expected a number or a fraction such as '16/255', "
             f"received {value!r}"

@@ -26,9 +26,9 @@ class Stopped(Exception):
 
 
 def nearest(name, known):
-    """`; did you mean 'x'?` for the known name closest to `name`, or nothing."""
+    """`; did you mean 'x'?` for the known name closest to `name`, or a full stop."""
     close = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return f"; did you mean {close[0]!r}?" if close else "."
 
 
 def lookup(table, name, kind):
@@ -39,7 +39,7 @@ def lookup(table, name, kind):
         name: what the user wrote.
         kind: the noun for the message, such as `"attack"`.
     """
-    if name in table:
+    if isinstance(name, str) and name in table:
         return table[name]
     raise UsageError(
         f"unknown {kind} {name!r}{nearest(name, table)} "

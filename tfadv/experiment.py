@@ -51,8 +51,9 @@ def build(tables, *, replicas=1):
     """
     tables = tables if isinstance(tables, config.Config) else config.Config(tables)
     where = {name: f"{tables.origin(name)} [{name}]" for name in config.SECTIONS}
-    for name in ("data", "model", "optimizer", "defense"):
-        if "name" not in tables.get(name, {}):
+    for name in ("data", "model", "optimizer", "defense", "attack"):
+        needed = name != "attack" or tables.get("attack")
+        if needed and "name" not in tables.get(name, {}):
             raise UsageError(f"{where[name]}: missing key 'name'")
 
     train = config.build(config.Train, tables.get("train", {}), where=where["train"])

@@ -27,10 +27,18 @@ def replacing(path):
         holder = pathlib.Path(tempfile.mkdtemp(prefix=".writing-", dir=path.parent))
     try:
         with _as_run_error(path):
-            yield holder / path.name
-            if path.is_dir():
-                os.rename(path, holder / "old")
-            os.replace(holder / path.name, path)
+            new, old = holder / "new" / path.name, holder / "old"
+            new.parent.mkdir()
+            yield new
+            moved = path.is_dir() and new.exists()
+            if moved:
+                os.rename(path, old)
+            try:
+                os.replace(new, path)
+            except OSError:
+                if moved:
+                    os.rename(old, path)
+                raise
     finally:
         shutil.rmtree(holder, ignore_errors=True)
 

@@ -42,7 +42,7 @@ class Workdir:
             RunError: files but no configuration, or one that cannot be read.
         """
         if self.config.exists():
-            old = read_json(self.config, "the workdir's configuration")
+            old = self.read_config()
             changed = [
                 f"{key} is {was!r} there and {now!r} here"
                 for key, was, now in config.differences(old, resolved)
@@ -54,6 +54,8 @@ class Workdir:
                     f"{'; '.join(changed)}. Choose another --workdir, or the same "
                     "settings to resume it."
                 )
+        elif self.path.exists() and not self.path.is_dir():
+            raise RunError(f"{self.path} is a file. Choose another --workdir.")
         elif self.path.exists() and any(
             p for p in self.path.iterdir() if not p.name.startswith(".writing-")
         ):
@@ -76,7 +78,15 @@ class Workdir:
                 f"{self.path} is not a workdir: it has no config.json. Train one with "
                 f"bin/train --workdir={self.path}"
             )
-        return read_json(self.config, "the workdir's configuration")
+        tables = read_json(self.config, "the workdir's configuration")
+        if not isinstance(tables, dict) or not all(
+            isinstance(table, dict) for table in tables.values()
+        ):
+            raise RunError(
+                f"the workdir's configuration: {self.config} is damaged: it holds no "
+                "tables"
+            )
+        return tables
 
     def trained_model(self):
         """Path of the trained classifier.

@@ -20,30 +20,37 @@ def read(name, split, data_dir):
 
     try:
         builder = tfds.builder(name, data_dir=data_dir)
-        prepared = builder.info.initialized
     except Exception as error:
         raise RunError(
             f"data set {name}: TFDS cannot open it: {_line(error)}"
         ) from None
-    if not prepared:
+
+    def damaged(error):
+        return RunError(
+            f"data set {name} in {builder.data_dir} is damaged or incomplete: "
+            f"{_line(error)}. Delete that folder and prepare it again."
+        )
+
+    files = tfds.ReadConfig(interleave_cycle_length=1)
+    try:
+        data = builder.as_dataset(split=split, read_config=files, shuffle_files=False)
+    except AssertionError:  # How TFDS says that there are no files.
         where = f" --data_dir={data_dir}" if data_dir else ""
         raise RunError(
             f"data set {name} is not prepared in {builder.data_dir}. On a machine with "
             f"a network run: tfds build {name}{where}  (or point --data_dir at a "
             "folder that holds it)."
-        )
+        ) from None
+    except (ValueError, OSError) as error:
+        raise damaged(error) from None
     try:
-        files = tfds.ReadConfig(interleave_cycle_length=1)
-        data = builder.as_dataset(split=split, read_config=files, shuffle_files=False)
         batches = list(data.batch(1000).as_numpy_iterator())
     except (tf.errors.OpError, AssertionError, ValueError, OSError) as error:
-        raise RunError(
-            f"data set {name} in {builder.data_dir} is damaged or incomplete: "
-            f"{_line(error)}. Delete that folder and prepare it again."
-        ) from None
+        raise damaged(error) from None
     x = np.concatenate([b["image"] for b in batches]) if batches else np.zeros([0])
-    expected = builder.info.splits[split].num_examples
-    # Mocked builders carry no counts.
+    # `tfds.testing.mock_data` knows no splits.
+    known = builder.info.splits.get(split)
+    expected = known and known.num_examples
     if expected and len(x) != expected:
         raise RunError(
             f"data set {name} in {builder.data_dir} is incomplete: {len(x)} of "

@@ -3,7 +3,7 @@
 import keras
 
 
-def normalization(mean=(), std=()):
+def normalization(mean=(), std=(), channels=None):
     """The first layer of every network: (x - mean) / std per channel, x in [0, 1].
 
     Args:
@@ -13,6 +13,12 @@ def normalization(mean=(), std=()):
     Raises:
         ValueError: a standard deviation that is not positive.
     """
+    for name, values in (("mean", mean), ("std", std)):
+        if channels is not None and len(values) not in (0, 1, channels):
+            raise ValueError(
+                f"`{name}` must hold one value for each of the {channels} channels; "
+                f"received {len(values)}"
+            )
     if any(s <= 0 for s in std):
         raise ValueError(f"`std` must be positive; received {std}")
     scale = [1 / s for s in std] or [1.0]

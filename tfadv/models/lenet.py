@@ -40,7 +40,7 @@ def lenet(
         return layers.MaxPooling2D(2)(x)
 
     inputs = keras.Input(input_shape)
-    x = normalization(mean, std)(inputs)
+    x = normalization(mean, std, input_shape[-1])(inputs)
     x = layers.Flatten()(conv(64, conv(32, x)))
     logits = layers.Dense(
         num_classes, kernel_regularizer=decay(weight_decay), name="embedding"

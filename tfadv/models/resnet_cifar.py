@@ -69,7 +69,7 @@ def resnet_cifar(
         return layers.ReLU()(layers.Add()([x, shortcut]))
 
     inputs = keras.Input(input_shape)
-    x = conv(16)(normalization(mean, std)(inputs))
+    x = conv(16)(normalization(mean, std, input_shape[-1])(inputs))
     x = layers.ReLU()(batch_norm()(x))
     for filters in (16, 32, 64):
         for i in range(blocks):

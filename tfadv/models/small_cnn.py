@@ -37,7 +37,7 @@ def small_cnn(
         "kernel_regularizer": decay(weight_decay),
     }
     inputs = keras.Input(input_shape)
-    x = normalization(mean, std)(inputs)
+    x = normalization(mean, std, input_shape[-1])(inputs)
     x = layers.Conv2D(width, 3, padding="same", activation="relu", **kernel)(x)
     x = layers.Conv2D(2 * width, 3, padding="same", activation="relu", **kernel)(x)
     x = layers.Flatten()(layers.MaxPooling2D(2)(x))

@@ -1,0 +1,257 @@
+import dataclasses
+import json
+import pathlib
+
+import keras
+import pytest
+
+from tfadv import attacks, config, data, defenses, experiment
+from tfadv.errors import UsageError
+
+CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
+TABLES = CONFIGS / "tables"
+PATHS = [p for p in sorted(CONFIGS.rglob("*.toml")) if TABLES not in p.parents]
+
+
+@pytest.fixture(autouse=True)
+def _unreadable(monkeypatch):
+    """Everything here happens before any data is read."""
+
+    def read(split, data_dir):
+        raise AssertionError(f"{split} data was read")
+
+    for name, source in data.DATASETS.items():
+        monkeypatch.setitem(data.DATASETS, name, dataclasses.replace(source, read=read))
+
+
+def load(method, *overrides):
+    return config.load(CONFIGS / f"{method}.toml", overrides)
+
+
+def make(tables, replicas=1):
+    """Everything that happens before the data is read; the compiled defence."""
+    built = experiment.build(tables, replicas=replicas)
+    return built.make_defense(built.make_model())
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: str(p.relative_to(CONFIGS)))
+def test_every_configuration_builds(path):
+    built = experiment.build(config.load(path))
+    model = built.make_model()
+    assert model.input_shape == (None, *built.dataset.image_shape)
+    assert model.output_shape == (None, built.dataset.source.num_classes)
+    defense = built.make_defense(model)
+    assert defense.compiled and defense.classifier is model
+    assert type(defense) is defenses.get(built.config["defense"]["name"])
+    # A run must recognise itself when it resumes from what JSON keeps of it.
+    stored = json.loads(json.dumps(built.config))
+    again = experiment.build(stored).config
+    assert config.differences(stored, again) == []
+
+
+def test_there_are_configurations():
+    names = {str(p.relative_to(CONFIGS)) for p in PATHS}
+    assert {"standard.toml", "kurakin.toml", "na2018/cifar10_kurakin.toml"} <= names
+
+
+def test_what_the_configuration_says_is_what_is_made():
+    built = experiment.build(
+        load(
+            "kurakin",
+            "train.seed=7",
+            "defense.k=8",
+            "attack.eps=1/4",
+            "data.crop=6",
+            "model.width=4",
+            "optimizer.learning_rate=[0.5, 0.25]",
+            "optimizer.boundaries=[3]",
+            "evaluate.attacks=[{name='pgd', steps=3}]",
+        )
+    )
+    assert built.attack_name == "step_ll"
+    assert built.attack == attacks.SingleStep(eps=0.25, label="least_likely")
+    assert [entry.label for entry in built.suite] == ["pgd(steps=3)", "random_sign"]
+
+    model = built.make_model()
+    assert model.input_shape == (None, 6, 6, 1)
+    assert model.layers[2].filters == 4
+
+    defense = built.make_defense(model)
+    assert isinstance(defense, defenses.Kurakin)
+    assert (defense.seed, defense.k, defense.attack) == (7, 8, built.attack)
+    assert isinstance(defense.optimizer, keras.optimizers.Adam)
+    assert float(defense.optimizer.learning_rate) == 0.5
+
+
+def test_the_resolved_configuration_holds_every_default():
+    resolved = experiment.build(load("kurakin")).config
+    assert resolved["attack"] == {
+        "name": "step_ll",
+        "eps": 48 / 255,
+        "label": "least_likely",
+        "loss": "cross_entropy",
+        "direction": "sign",
+    }
+    assert resolved["defense"] == {
+        "name": "kurakin",
+        "k": None,
+        "adversarial_weight": 0.3,
+        "eps_law": "truncated",
+        "delay": 0,
+        "label_smoothing": 0.0,
+    }
+    assert resolved["data"] == {
+        "name": "digits",
+        "crop": None,
+        "pad": 0,
+        "flip": False,
+        "holdout": 147,
+    }
+    assert resolved["optimizer"]["beta_1"] == 0.9
+    assert resolved["train"]["checkpoint_every"] == 500
+    assert resolved["evaluate"]["num_examples"] is None
+
+
+def test_clean_training_needs_no_attack():
+    built = experiment.build(load("standard"))
+    assert built.attack is None and built.attack_name is None
+    assert "attack" not in built.config
+    assert built.make_defense(built.make_model()).attack is None
+
+
+def test_every_model_is_new():
+    built = experiment.build(load("standard"))
+    assert built.make_model() is not built.make_model()
+
+
+@pytest.mark.parametrize(
+    "overrides, replicas, message",
+    [
+        # Names.
+        (["data.name=digit"], 1, "unknown data set 'digit'; did you mean 'digits'?"),
+        (["model.name=small_cn"], 1, "unknown model 'small_cn'; did you mean"),
+        (["attack.name=step_l"], 1, "unknown attack 'step_l'; did you mean 'step_ll'?"),
+        (["defense.name=kurakim"], 1, "unknown defense 'kurakim'; did you mean"),
+        (["optimizer.name=adm"], 1, "unknown optimizer 'adm'; did you mean 'adam'?"),
+        (["evaluate.attacks=[1]"], 1, "attacks[0]: expected str, received 1"),
+        (["evaluate.attacks=pgdd"], 1, "unknown attack 'pgdd'; did you mean 'pgd'?"),
+        (["attack.name=['step_ll']"], 1, "unknown attack ['step_ll']"),
+        # Keys.
+        (["model.widht=3"], 1, "unknown key 'widht'; did you mean 'width'?"),
+        (["defense.seed=3"], 1, "unknown key 'seed'"),
+        (["data.source=3"], 1, "unknown key 'source'"),
+        (["attack.name=pgd"], 1, "missing key 'eps'"),
+        (["evaluate.attacks=[{steps=3}]"], 1, "no key 'name'"),
+        (["evaluate.attacks=[{name='pgd', stpes=3}]"], 1, "did you mean 'steps'?"),
+        (["evaluate.attacks=[{name='pgd', eps=0.1}]"], 1, "leave `eps` out"),
+        (["evaluate.attacks=['pgd', 'pgd']"], 1, "`attacks` names 'pgd' twice"),
+        # Values.
+        (["attack.eps=1.5"], 1, "`eps` must be in [0, 1], the units of x"),
+        (["attack.eps=-0.1"], 1, "`eps` must be in [0, 1], the units of x"),
+        (["attack.eps=16"], 1, "received 16. Write '16/255'?"),
+        (["attack.eps=lots"], 1, "[attack] eps: expected a number or a fraction"),
+        (["evaluate.eps=[8]"], 1, "received 8. Write '8/255'?"),
+        (["model.width=0"], 1, "`width` must be at least 1; received 0"),
+        (["model.std=[0.0]"], 1, "`std` must be positive"),
+        (["model.mean=[0.5, 0.4, 0.3]"], 1, "`mean`"),
+        (["model.name=resnet20", "model.depth=21"], 1, "`depth` must be 6n + 2"),
+        (["optimizer.boundaries=[1500, 1600]"], 1, "`learning_rate` must hold one"),
+        (["defense.eps_law=trunc"], 1, "unknown eps law 'trunc'"),
+        (["defense.adversarial_weight=-1"], 1, "`adversarial_weight` must not be"),
+        (["train.steps=0"], 1, "`steps` must be at least 1; received 0"),
+        (["train.steps=1.5"], 1, "steps: expected int, received 1.5"),
+        # Sizes: 1,347 images less 147 held out are trained on, 450 tested.
+        (["data.crop=9"], 1, "`crop` must be at most the image's side, 8; received 9"),
+        (["data.holdout=1347"], 1, "`holdout` must be from 0 to 1346; received 1347"),
+        (["train.batch_size=1201"], 1, "at most the 1200 training images; received"),
+        (["evaluate.batch_size=451"], 1, "`batch_size` must be at most the 450 test"),
+        (["evaluate.num_examples=451"], 1, "`num_examples` must be at most the 450"),
+        (["defense.k=0"], 1, "`k` must be at least 1; received 0"),
+        (["defense.k=65"], 1, "`k` must be at most the batch size 64; received 65"),
+        (["defense.k=31"], 2, "`k` must be a multiple of the 2 replicas; received 31"),
+        (
+            ["train.batch_size=63"],
+            2,
+            "must be a multiple of the 2 replicas; received 63",
+        ),
+    ],
+)
+def test_a_wrong_request_is_told_in_one_line(overrides, replicas, message):
+    with pytest.raises(UsageError) as caught:
+        make(load("kurakin", *overrides), replicas)
+    text = str(caught.value)
+    assert message in text
+    assert "\n" not in text and len(text) < 400
+
+
+@pytest.mark.parametrize(
+    "overrides, replicas",
+    [
+        (["data.crop=8"], 1),
+        (["data.holdout=0", "train.batch_size=1347"], 1),
+        (["train.batch_size=1200"], 1),
+        (["evaluate.batch_size=450", "evaluate.num_examples=450"], 1),
+        (["defense.k=64"], 1),
+        (["defense.k=32"], 2),
+        (["attack.eps=1"], 1),
+        (["attack.eps=0"], 1),
+    ],
+)
+def test_the_largest_and_smallest_that_fit(overrides, replicas):
+    assert make(load("kurakin", *overrides), replicas).compiled
+
+
+@pytest.mark.parametrize("name", ["kurakin", "adversarial"])
+def test_a_defence_without_an_attack(name):
+    with pytest.raises(UsageError, match=r"add a table \[attack\]"):
+        make(load("standard", f"defense.name={name}"))
+
+
+@pytest.mark.parametrize("section", ["data", "model", "optimizer", "defense"])
+def test_a_part_without_a_name(section):
+    tables = load("kurakin")
+    del tables[section]
+    with pytest.raises(UsageError, match=rf"\[{section}\]: missing key 'name'"):
+        make(tables)
+
+
+def test_an_attack_without_a_name():
+    tables = load("standard", "attack.eps=0.1")
+    with pytest.raises(UsageError, match=r"\[attack\]: missing key 'name'"):
+        make(tables)
+
+
+def test_images_too_small_for_the_network():
+    """LeNet pools twice: of 2x2 pixels nothing is left for the second."""
+    with pytest.raises(UsageError, match=r"\[model\]: .*"):
+        make(load("standard", "data.crop=2", "model.name=lenet"))
+
+
+@pytest.mark.parametrize(
+    "text, overrides",
+    [
+        ('[train]\nsteps = "ten"', []),
+        ("[train]\nstesp = 10", []),
+        ("[train]\nstesp = 10", ["train.seed=1"]),
+        ("[evaluate]\neps = [16]", ["evaluate.num_examples=10"]),
+    ],
+)
+def test_the_file_of_a_wrong_key_is_named(tmp_path, text, overrides):
+    """Wherever else keys of the same table come from."""
+    path = tmp_path / "heir.toml"
+    path.write_text(f'base = "{CONFIGS / "standard.toml"}"\n{text}')
+    with pytest.raises(UsageError) as caught:
+        make(config.load(path, overrides))
+    assert str(path) in str(caught.value)
+
+
+def test_the_flag_of_a_wrong_value_is_named():
+    with pytest.raises(UsageError, match=r"--set train\.steps"):
+        make(load("standard", "train.steps=x"))
+
+
+def test_check_evaluation_sizes():
+    evaluate = config.Evaluate(batch_size=5, num_examples=6)
+    experiment.check_evaluation_sizes(evaluate, 6, "w")
+    with pytest.raises(UsageError, match="w: `num_examples` must be at most the 5"):
+        experiment.check_evaluation_sizes(evaluate, 5, "w")
