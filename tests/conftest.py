@@ -50,7 +50,7 @@ def _fresh_names():
 
 @pytest.fixture
 def linear():
-    """(predict, w): logits [0, w . x] of two classes on images [n, 1, 2, 1], w = (3, -4).
+    """(predict, w): logits [0, w . x] on images [n, 1, 2, 1], w = (3, -4).
 
     With s = sigmoid(w . x): J(x, 1) = -log s with gradient -(1 - s) w, and J(x, 0) =
     -log(1 - s) with gradient s w. Away from saturation sign(grad J(x, 0)) = (1, -1)

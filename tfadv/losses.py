@@ -62,9 +62,11 @@ def weighted_mean(values, weights):
 
     Args:
         values: [n].
-        weights: [n], not all zero.
+        weights: [n], not negative; if all are 0 the mean is 0.
 
     Returns:
         scalar.
     """
-    return tf.reduce_sum(weights * values) / tf.reduce_sum(weights)
+    return tf.math.divide_no_nan(
+        tf.reduce_sum(weights * values), tf.reduce_sum(weights)
+    )

@@ -101,9 +101,10 @@ class Defense(keras.Model):
                 f"images must be floating point in [0, 1]; received {x.dtype.name} "
                 "(divide by 255)"
             )
-        if y.shape.rank > 1 and y.shape[-1] != 1:
+        if y is None or (y.shape.rank > 1 and y.shape[-1] != 1):
             raise ValueError(
-                f"labels must be integers of shape [n]; received {y.shape} "
+                "labels must be integers of shape [n]; received "
+                f"{None if y is None else y.shape} "
                 "(of one-hot labels take the argmax)"
             )
         return tf.cast(x, tf.float32), tf.cast(tf.reshape(y, [-1]), tf.int32)
@@ -162,13 +163,15 @@ class Defense(keras.Model):
         tracker = next(m for m in self.metrics if m.name == "loss")
         tracker.update_state(loss)
         if adversarial is not None:
+            # One weight an image: Keras reads a scalar as the weight of a batch.
+            correct = _is_correct(*adversarial)
             self.adversarial_accuracy.update_state(
-                _is_correct(*adversarial), sample_weight=adversarial_weight
+                correct, sample_weight=adversarial_weight * tf.ones_like(correct)
             )
-        if clean is None:
-            return self.get_metrics_result()
-        self.accuracy.update_state(_is_correct(*clean))
-        return self.compute_metrics(None, *clean)
+        if clean is not None:
+            self.accuracy.update_state(_is_correct(*clean))
+        # The metrics of `compile` count what was trained on if nothing was clean.
+        return self.compute_metrics(None, *(clean or adversarial))
 
     def test_step(self, data):
         """Loss and accuracy on clean images, and accuracy under `attack`."""
@@ -178,7 +181,7 @@ class Defense(keras.Model):
         if self.attack is not None:
             x_adv = self.attack(self.logits, x, y, seed=(self.seed, 0))
             adversarial = (y, self.logits(x_adv))
-        loss = tf.reduce_mean(losses.cross_entropy(y, logits))
+        loss = losses.cross_entropy(y, logits)
         return self.finish(loss, clean=(y, logits), adversarial=adversarial)
 
 

@@ -2,6 +2,7 @@
 
 import pathlib
 
+import keras
 import tensorflow as tf
 from absl import logging
 
@@ -23,6 +24,15 @@ class Checkpoints:
     """
 
     def __init__(self, directory, defense, *, keep=3):
+        # What Keras would make at the first step must be there to be restored.
+        with defense.distribute_strategy.scope():
+            if not defense.optimizer.built:
+                defense.optimizer.build(defense.classifier.trainable_variables)
+            for metric in defense.metrics:
+                if not getattr(metric, "built", True):
+                    labels = keras.KerasTensor((None,), "int32")
+                    logits = keras.KerasTensor(defense.classifier.output_shape)
+                    metric.build(labels, logits)
         seeds = [v.value for v in defense.variables if "seed_generator" in v.path]
         metrics = [v.value for v in defense.metrics_variables]
         checkpoint = tf.train.Checkpoint(
@@ -62,7 +72,7 @@ class Checkpoints:
             try:
                 self._manager.checkpoint.restore(path).assert_consumed()
                 return True
-            except (tf.errors.OpError, AssertionError, ValueError) as error:
+            except (tf.errors.OpError, AssertionError, ValueError, IndexError) as error:
                 text = str(error).strip().splitlines()[0]
                 logging.warning("checkpoint %s cannot be read: %s", path, text)
         if paths:

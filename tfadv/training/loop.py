@@ -75,11 +75,15 @@ def train(
         checkpoints.restore()
     start = int(defense.optimizer.iterations.numpy())
     callbacks = keras.callbacks.CallbackList(list(callbacks), model=defense)
-    callbacks.set_params({"steps": steps, "epochs": -(-steps // steps_per_epoch)})
+    callbacks.set_params(
+        {"verbose": 1, "steps": steps_per_epoch, "epochs": -(-steps // steps_per_epoch)}
+    )
 
     @tf.function(reduce_retracing=True)
     def one_step(batch):
-        strategy.run(defense.train_step, args=(batch,))
+        # Returned, though unused: without its outputs the graph is optimised into
+        # another one, whose last bits differ from those of `fit`.
+        return strategy.run(defense.train_step, args=(batch,))
 
     batches = iter(strategy.experimental_distribute_dataset(batches_from(start)))
     logs = {}
@@ -100,6 +104,7 @@ def train(
             finished = done == steps or defense.stop_training
             if position + 1 == steps_per_epoch or finished:
                 callbacks.on_epoch_end(epoch, {k: float(v) for k, v in logs.items()})
+                finished = finished or defense.stop_training
             stop_now = signals.received is not None
             due = done % checkpoint_every == 0 or finished or stop_now
             if checkpoints is not None and due:

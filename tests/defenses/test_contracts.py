@@ -1,0 +1,142 @@
+"""What every defence promises. A new one earns this suite by a row in `TABLE`."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfadv import attacks, defenses
+from tfadv.defenses import AdversarialTraining, Kurakin, Standard
+from tfadv.training import train
+
+# (classifier, attack) -> defence, without noise that depends on the replica.
+TABLE = {
+    "standard": lambda c, attack: Standard(c, attack=attack),
+    "adversarial": lambda c, attack: AdversarialTraining(c, attack=attack, alpha=0.6),
+    "kurakin": lambda c, attack: Kurakin(c, attack=attack, eps_law="constant"),
+}
+EVERY = pytest.mark.parametrize("name", TABLE)
+
+SHAPE, CLASSES, N = (4, 4, 1), 3, 8
+RANDOM = np.random.default_rng(0)
+X = RANDOM.uniform(size=(3 * N, *SHAPE)).astype(np.float32)
+Y = RANDOM.integers(0, CLASSES, 3 * N).astype(np.int32)
+
+
+def normalized():
+    """A classifier with every kind of variable but dropout's."""
+    return [
+        keras.layers.Conv2D(4, 3),
+        keras.layers.BatchNormalization(momentum=0.5),
+        keras.layers.Activation("tanh"),
+        keras.layers.Flatten(),
+        keras.layers.Dense(CLASSES),
+    ]
+
+
+def decayed():
+    """A classifier without batch statistics, with weight decay."""
+    decay = keras.regularizers.L2(0.05)
+    return [
+        keras.layers.Conv2D(4, 3, activation="tanh", kernel_regularizer=decay),
+        keras.layers.Flatten(),
+        keras.layers.Dense(CLASSES, kernel_regularizer=decay),
+    ]
+
+
+def make(name, layers, attack=None, *, momentum=0.0, run_eagerly=False):
+    """A built defence, with the same weights at every call."""
+    keras.utils.set_random_seed(1)
+    classifier = keras.Sequential([keras.Input(SHAPE), *layers()])
+    defense = TABLE[name](classifier, attack or attacks.StepFGSM(eps=0.05))
+    optimizer = keras.optimizers.SGD(0.1, momentum=momentum)
+    defense.compile(optimizer, run_eagerly=run_eagerly)
+    defense.build((None, *SHAPE))
+    optimizer.build(classifier.trainable_variables)
+    return defense
+
+
+def fit(defense, *, epochs=1):
+    return defense.fit(X, Y, batch_size=N, epochs=epochs, shuffle=False, verbose=0)
+
+
+def test_the_table_covers_every_defence():
+    made = {name: type(make(name, decayed)) for name in TABLE}
+    assert made == defenses.DEFENSES
+
+
+@EVERY
+def test_training_moves_every_variable_and_lowers_the_loss(name):
+    defense = make(name, normalized)
+    before = [v.numpy().copy() for v in defense.classifier.trainable_variables]
+    losses = fit(defense, epochs=8).history["loss"]
+    assert np.isfinite(losses).all()
+    assert losses[-1] < losses[0]
+    moved = [v.numpy() for v in defense.classifier.trainable_variables]
+    assert not any(map(np.array_equal, before, moved))
+    assert np.isfinite(np.concatenate([w.ravel() for w in moved])).all()
+
+
+@EVERY
+@pytest.mark.parametrize("method", ["train_step", "test_step"])
+def test_every_key_has_a_metric_that_counted(name, method):
+    """A key without a metric object would log 0.0; what is uncounted must be NaN."""
+    defense = make(name, decayed)
+    logs = getattr(defense, method)((tf.constant(X[:N]), tf.constant(Y[:N])))
+    metrics = {metric.name: metric for metric in defense.metrics}
+    assert logs.keys() == metrics.keys()
+    for key, value in logs.items():
+        assert float(metrics[key].count) > 0 or np.isnan(value), key
+    assert np.isfinite(logs["loss"])
+
+
+@EVERY
+def test_eager_and_compiled_steps_agree(name):
+    compiled, eager = (make(name, normalized, run_eagerly=e) for e in (False, True))
+    logs = [fit(defense).history for defense in (compiled, eager)]
+    for a, b in zip(compiled.get_weights(), eager.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    for key, values in logs[0].items():
+        assert values == pytest.approx(logs[1][key], abs=1e-6, nan_ok=True)
+
+
+@EVERY
+def test_only_the_training_pass_moves_batch_statistics(name):
+    """With eps = 0 all images are clean: one pass takes the mean from 0 half way to
+    theirs and the variance from 1. Passes of the attack would take them further."""
+    statistics = keras.layers.BatchNormalization(momentum=0.5)
+
+    def layers():
+        return [statistics, keras.layers.Flatten(), keras.layers.Dense(CLASSES)]
+
+    defense = make(name, layers, attacks.IFGSM(eps=0.0, steps=2))
+    defense.fit(X, Y, batch_size=3 * N, verbose=0)
+    np.testing.assert_allclose(statistics.moving_mean, [X.mean() / 2], atol=1e-6)
+    np.testing.assert_allclose(
+        statistics.moving_variance, [(1 + X.var()) / 2], atol=1e-6
+    )
+
+
+def batches(order):
+    """(start) -> the batches of N from step `start` on, each rearranged by `order`."""
+    pairs = tf.data.Dataset.from_tensor_slices((X, Y)).batch(N)
+    pairs = pairs.map(lambda x, y: (tf.gather(x, order), tf.gather(y, order)))
+    return lambda start: pairs.skip(start)
+
+
+@EVERY
+def test_two_replicas_of_a_half_batch_are_one_of_the_whole(name, mirrored):
+    """A replica that treats the first half of its images apart gets a, c = [0 1 | 4 5]
+    and [2 3 | 6 7], which are one device's [0 1 2 3 | 4 5 6 7]."""
+    attack = attacks.PGD(eps=0.1, steps=3, random_start=False)
+    one = make(name, decayed, attack, momentum=0.9)
+    with mirrored.scope():
+        two = make(name, decayed, attack, momentum=0.9)
+    steps = {"steps": 3, "steps_per_epoch": 3}
+    logs = [
+        train(one, batches([0, 1, 2, 3, 4, 5, 6, 7]), **steps),
+        train(two, batches([0, 1, 4, 5, 2, 3, 6, 7]), **steps),
+    ]
+    for a, b in zip(one.get_weights(), two.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    assert logs[1] == pytest.approx(logs[0], abs=1e-5, nan_ok=True)

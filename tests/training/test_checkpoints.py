@@ -1,0 +1,199 @@
+import logging
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfadv.defenses import Standard
+from tfadv.errors import RunError
+from tfadv.training import Checkpoints, train
+
+
+def make(value=0.0, *, width=3, metrics=None):
+    """A defence of a linear classifier whose weights all equal `value`."""
+    classifier = keras.Sequential(
+        [
+            keras.Input((2, 2, 1)),
+            keras.layers.Flatten(),
+            keras.layers.Dropout(0.5),
+            keras.layers.Dense(width),
+        ]
+    )
+    defense = Standard(classifier)
+    defense.compile(keras.optimizers.SGD(0.1, momentum=0.9), metrics=metrics)
+    defense.build((None, 2, 2, 1))
+    defense.optimizer.build(classifier.trainable_variables)
+    fill(defense, value)
+    return defense
+
+
+def fill(defense, value):
+    for variable in defense.classifier.trainable_variables:
+        variable.assign(tf.fill(variable.shape, float(value)))
+
+
+def weight(defense):
+    """The value that all weights have."""
+    (value,) = np.unique([w.numpy().flat[0] for w in defense.trainable_variables])
+    return value
+
+
+def save(directory, steps, keep=3):
+    """Checkpoints of `steps`, whose weights equal their step."""
+    defense = make()
+    checkpoints = Checkpoints(directory, defense, keep=keep)
+    for step in steps:
+        fill(defense, step)
+        checkpoints.save(step)
+
+
+def damage(path, how):
+    data = path.read_bytes()
+    if how == "truncated":
+        path.write_bytes(data[: len(data) // 2])
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "flipped":
+        middle = len(data) // 2
+        path.write_bytes(
+            data[:middle] + bytes([data[middle] ^ 255]) + data[middle + 1 :]
+        )
+    else:
+        path.unlink()
+
+
+def test_without_checkpoints_nothing_is_restored(tmp_path):
+    defense = make(value=7.0)
+    assert Checkpoints(tmp_path / "none" / "yet", defense).restore() is False
+    assert weight(defense) == 7.0
+
+
+def test_the_newest_of_several_is_restored(tmp_path):
+    save(tmp_path, [1, 2, 10])
+    defense = make()
+    assert Checkpoints(tmp_path, defense).restore() is True
+    assert weight(defense) == 10
+
+
+@pytest.mark.parametrize(
+    ("keep", "kept"), [(1, [5]), (2, [4, 5]), (9, [1, 2, 3, 4, 5])]
+)
+def test_keep_says_how_many_stay(keep, kept, tmp_path):
+    save(tmp_path, [1, 2, 3, 4, 5], keep=keep)
+    found = sorted(tmp_path.glob("*.index")), sorted(tmp_path.glob("*.data*"))
+    for paths in found:
+        assert [path.name.split(".")[0] for path in paths] == [
+            f"ckpt-{n}" for n in kept
+        ]
+
+
+def test_a_checkpoint_holds_all_state_of_a_run(tmp_path):
+    """Weights, momentum, step, metrics in mid-epoch and dropout's seed."""
+
+    def state(defense):
+        owned = [*defense.variables, *defense.optimizer.variables]
+        return [v.numpy() for v in [*owned, *defense.metrics_variables]]
+
+    x = np.random.default_rng(0).uniform(size=(6, 2, 2, 1)).astype(np.float32)
+    first, second = make(value=1.0), make(value=2.0)
+    first.fit(x, np.arange(6) % 3, batch_size=2, verbose=0)
+    before = state(second)
+    Checkpoints(tmp_path, first).save(3)
+    Checkpoints(tmp_path, second).restore()
+    assert int(second.optimizer.iterations) == 3
+    for old, saved, restored in zip(before, state(first), state(second), strict=True):
+        np.testing.assert_array_equal(restored, saved)
+        # Only the learning rate, a variable of the optimizer, is as it was.
+        assert saved.ndim == 0 or not np.array_equal(old, saved)
+
+
+def test_metrics_given_to_compile_survive_a_stop_in_mid_epoch(tmp_path):
+    """Two of four steps, then the rest from the checkpoint: the metrics of all four."""
+    x = np.random.default_rng(0).uniform(size=(8, 2, 2, 1)).astype(np.float32)
+    data = tf.data.Dataset.from_tensor_slices((x, np.arange(8) % 3)).batch(2)
+
+    def run(directory, steps):
+        keras.utils.set_random_seed(0)
+        defense = make(value=1.0, metrics=["sparse_categorical_accuracy"])
+        checkpoints = Checkpoints(directory, defense)
+        run = {"steps": steps, "steps_per_epoch": 4, "checkpoints": checkpoints}
+        return train(defense, lambda start: data.skip(start), **run)
+
+    whole = run(tmp_path / "whole", 4)
+    run(tmp_path / "parts", 2)
+    assert run(tmp_path / "parts", 4) == whole
+    assert whole["sparse_categorical_accuracy"] == whole["accuracy"]
+
+
+@pytest.mark.parametrize("how", ["truncated", "empty", "flipped", "missing"])
+@pytest.mark.parametrize("part", ["index", "data-00000-of-00001"])
+def test_a_damaged_newest_gives_way_to_the_one_before(how, part, tmp_path, caplog):
+    save(tmp_path, [1, 2, 3])
+    damage(tmp_path / f"ckpt-3.{part}", how)
+    defense = make()
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        assert Checkpoints(tmp_path, defense).restore() is True
+    assert weight(defense) == 2
+    (record,) = [r for r in caplog.records if r.name == "absl"]
+    assert record.levelno == logging.WARNING
+    assert f"{tmp_path}/ckpt-3 cannot be read" in record.getMessage()
+
+
+def test_training_replaces_a_damaged_newest(tmp_path):
+    save(tmp_path, [1, 2, 3])
+    damage(tmp_path / "ckpt-3.index", "truncated")
+    defense = make()
+    checkpoints = Checkpoints(tmp_path, defense)
+    checkpoints.restore()
+    fill(defense, 33)
+    checkpoints.save(3)
+    again = make()
+    Checkpoints(tmp_path, again).restore()
+    assert weight(again) == 33
+
+
+def test_all_damaged_is_an_error_that_names_them(tmp_path):
+    save(tmp_path, [1, 2])
+    for path in tmp_path.glob("*.data*"):
+        damage(path, "truncated")
+    with pytest.raises(RunError, match=r"\(ckpt-2, ckpt-1\)\. Delete that folder"):
+        Checkpoints(tmp_path, make()).restore()
+
+
+def test_checkpoints_of_another_network_are_an_error(tmp_path):
+    save(tmp_path, [1])
+    with pytest.raises(RunError, match=r"none of the checkpoints.*\(ckpt-1\)"):
+        Checkpoints(tmp_path, make(width=4)).restore()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        tf.errors.ResourceExhaustedError(None, None, "no space left\non device"),
+        OSError(28, "no space left"),
+    ],
+)
+def test_a_full_disk_is_an_error_that_keeps_the_earlier_ones(
+    error, tmp_path, monkeypatch
+):
+    save(tmp_path, [1])
+    defense = make()
+    checkpoints = Checkpoints(tmp_path, defense)
+
+    def fail(*args, **kwargs):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tf.train.CheckpointManager, "save", fail)
+        message = f"checkpoint of step 2 in {tmp_path}: .*no space left.*are intact"
+        with pytest.raises(RunError, match=message):
+            checkpoints.save(2)
+    assert checkpoints.restore() is True
+    assert weight(defense) == 1
+
+
+def test_a_directory_that_cannot_be_made_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("not a directory")
+    with pytest.raises(RunError, match="cannot write the checkpoint of step 1"):
+        Checkpoints(tmp_path / "file" / "checkpoints", make()).save(1)
