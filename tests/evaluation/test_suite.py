@@ -1,0 +1,54 @@
+import pytest
+
+from tfadv import attacks, config
+from tfadv.errors import UsageError
+from tfadv.evaluation import suite
+
+
+def build(*written, eps=(8 / 255,)):
+    return suite.build(config.Evaluate(attacks=written, eps=eps), where="x.toml")
+
+
+@pytest.mark.parametrize(
+    ("written", "labels"),
+    [
+        (["step_fgsm"], ["step_fgsm", "random_sign"]),
+        (["random_normal", "pgd"], ["random_normal", "pgd"]),
+        (["random_sign"], ["random_sign"]),
+        (
+            ["pgd", {"name": "pgd", "steps": 40, "restarts": 2}],
+            ["pgd", "pgd(steps=40, restarts=2)", "random_sign"],
+        ),
+    ],
+)
+def test_labels_and_the_noise_control(written, labels):
+    assert [entry.label for entry in build(*written)] == labels
+
+
+def test_arguments_reach_the_attack():
+    entry = build({"name": "pgd", "steps": 40, "step_size": "2/255"})[0]
+    expected = attacks.PGD(eps=8 / 255, steps=40, step_size=2 / 255)
+    assert (entry.name, entry.attack) == ("pgd", expected)
+
+
+@pytest.mark.parametrize("eps", [(0.1, 0.2, 0.3), (0.3, 0.1, 0.2)])
+def test_an_entry_holds_the_attack_at_the_largest_eps(eps):
+    assert {entry.attack.eps for entry in build("step_fgsm", eps=eps)} == {0.3}
+
+
+@pytest.mark.parametrize(
+    ("written", "eps", "message"),
+    [
+        (["step_fgms"], [0.1], "unknown attack 'step_fgms'.*'step_fgsm'"),
+        ([{"name": "pgd", "stepz": 3}], [0.1], "x.toml.*unknown key 'stepz'.*'steps'"),
+        ([{"name": "pgd", "steps": "3"}], [0.1], "x.toml.*steps.*int.*'3'"),
+        ([{"name": "pgd", "eps": 0.1}], [0.1], "x.toml.*leave `eps` out"),
+        ([{"steps": 3}], [0.1], "x.toml.*no key 'name'"),
+        (["pgd", "pgd"], [0.1], "x.toml.*names 'pgd' twice"),
+        (["pgd"], [0.1, 16.0], "x.toml.*received 16.*16/255"),
+        (["pgd"], [16.0, 0.1], "x.toml.*received 16.*16/255"),
+    ],
+)
+def test_mistakes_are_named(written, eps, message):
+    with pytest.raises(UsageError, match=message):
+        build(*written, eps=eps)

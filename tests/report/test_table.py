@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+
+from tfadv.evaluation.whitebox import row
+from tfadv.report import table
+
+N = 500
+
+
+def rows(accuracies, eps=16 / 255, n=N):
+    """Rows of `n` images: attack -> accuracy in percent."""
+    return [row(name, eps, percent * n // 100, n) for name, percent in accuracies]
+
+
+def test_a_strong_one_step_row_is_called_masked_gradients():
+    found = table.verdicts(rows([("step_fgsm", 90), ("iter_fgsm", 10)]))
+    (sentence,) = found
+    assert "masks gradients" in sentence
+    assert sentence.startswith("At eps 16/255 ")
+    assert "90.0 %" in sentence
+    assert "10.0 %" in sentence
+    assert sentence.endswith("Believe the row iter_fgsm.")
+
+
+def test_the_weakest_rows_of_both_kinds_are_compared():
+    accuracies = [("step_ll", 95), ("step_fgsm", 80), ("iter_ll", 30), ("pgd", 20)]
+    (sentence,) = table.verdicts(rows(accuracies))
+    assert "at least 80.0 %" in sentence
+    assert sentence.endswith("Believe the row pgd.")
+
+
+def test_only_the_eps_that_masks_is_named():
+    agree = rows([("step_fgsm", 90), ("iter_fgsm", 89)], eps=4 / 255)
+    masked = rows([("step_fgsm", 90), ("iter_fgsm", 10)], eps=8 / 255)
+    (sentence,) = table.verdicts(agree + masked)
+    assert "At eps 8/255 " in sentence
+
+
+def test_arguments_in_a_label_do_not_hide_the_attack():
+    accuracies = [("r_fgsm(alpha=0.1)", 90), ("pgd(steps=40, restarts=2)", 10)]
+    (sentence,) = table.verdicts(rows(accuracies))
+    assert sentence.endswith("Believe the row pgd(steps=40, restarts=2).")
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "n"),
+    [
+        ([("step_fgsm", 50), ("iter_fgsm", 50)], N),
+        ([("step_fgsm", 10), ("iter_fgsm", 90)], N),
+        # Disjoint intervals, but lack of steps explains 5 points.
+        ([("step_fgsm", 60), ("iter_fgsm", 55)], 100_000),
+        # Wilson intervals of 4 and 1 of 5: [.38, .96] and [.04, .62].
+        ([("step_fgsm", 80), ("iter_fgsm", 20)], 5),
+        # One one-step attack is enough to see through the model.
+        ([("step_ll", 90), ("step_fgsm", 20), ("iter_fgsm", 18)], N),
+        ([("step_fgsm", 90), ("step_ll", 10)], N),
+        ([("iter_fgsm", 90), ("iter_ll", 10)], N),
+        ([("random_sign", 90), ("iter_fgsm", 10)], N),
+        ([("step_fgsm", 90), ("random_sign", 10)], N),
+    ],
+)
+def test_silent_where_nothing_is_masked_or_comparable(accuracies, n):
+    clean = rows([("clean", 100)], eps=0.0, n=n)
+    assert table.verdicts(clean + rows(accuracies, n=n)) == []
+
+
+def test_different_eps_are_not_compared():
+    one_step = rows([("step_fgsm", 90)], eps=4 / 255)
+    assert table.verdicts(one_step + rows([("iter_fgsm", 10)], eps=8 / 255)) == []
+
+
+def half_width(percent):
+    """Half of the 95 % Wilson interval of `percent` of N, in percent."""
+    z, p = 1.959964, percent / 100
+    spread = np.sqrt(p * (1 - p) / N + z**2 / (4 * N**2))
+    return f"{100 * z / (1 + z**2 / N) * spread:.1f}"
+
+
+def test_render_has_a_line_an_attack_and_a_column_an_eps():
+    measured = [
+        *rows([("clean", 98)], eps=0.0),
+        *rows([("step_fgsm", 60)], eps=16 / 255),
+        *rows([("step_fgsm", 70)], eps=8 / 255),
+        *rows([("pgd(steps=40, restarts=2)", 50)], eps=16 / 255),
+    ]
+    head, rule, clean, fgsm, pgd, blank, note = table.render(measured).splitlines()
+    assert head.split()[-4:] == ["eps", "8/255", "eps", "16/255"]
+    assert set(rule) == {"-"}
+    assert clean.split() == ["clean", "98.0", f"+-{half_width(98)}"]
+    assert fgsm.split() == [
+        "step_fgsm",
+        *("70.0", f"+-{half_width(70)}"),
+        *("60.0", f"+-{half_width(60)}"),
+    ]
+    # Nothing was measured at 8/255: the one cell ends where the column 16/255 does.
+    label = "pgd(steps=40, restarts=2)"
+    assert pgd.removeprefix(label).split() == ["50.0", f"+-{half_width(50)}"]
+    assert len(pgd) == len(fgsm) == len(head) == len(rule)
+    assert (blank, note.split()[:3]) == ("", ["500", "test", "images;"])
+
+
+def test_render_ends_in_the_verdict():
+    measured = rows([("clean", 98)], eps=0.0) + rows(
+        [("step_fgsm", 90), ("iter_fgsm", 10)]
+    )
+    assert table.render(measured).splitlines()[-1] == table.verdicts(measured)[0]

@@ -1,0 +1,222 @@
+import json
+import pathlib
+import shutil
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from tfadv import config, run
+from tfadv.config import Config
+from tfadv.data import digits
+from tfadv.errors import RunError, UsageError
+
+KURAKIN = pathlib.Path(__file__).resolve().parents[1] / "configs" / "kurakin.toml"
+EPS = 16 / 255
+
+
+def tables(*overrides):
+    """Kurakin's method on the digits, 20 steps of it, tried with two attacks."""
+    shortened = config.shortened(config.load(KURAKIN), 20)
+    small = [
+        "model.width=4",
+        "attack.eps=48/255",
+        "train.checkpoint_every=8",
+        'evaluate.attacks=["step_fgsm", "iter_fgsm"]',
+        "evaluate.eps=16/255",
+        "evaluate.num_examples=60",
+        "evaluate.batch_size=25",
+    ]
+    return config.override(shortened, [*small, *overrides])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """(workdir, what `train` returned)."""
+    path = tmp_path_factory.mktemp("run") / "workdir"
+    return path, run.train(tables(), path)
+
+
+@pytest.fixture
+def workdir(finished, tmp_path):
+    """A copy of the finished run, to spoil."""
+    return shutil.copytree(finished[0], tmp_path / "copy")
+
+
+def weights(path):
+    return keras.models.load_model(path / "model.keras").get_weights()
+
+
+def same(a, b):
+    return all(np.array_equal(v, w) for v, w in zip(a, b, strict=True))
+
+
+@pytest.fixture
+def starts(monkeypatch):
+    """The step that each training loop of the test starts from."""
+    batches, noted = run.pipeline.batches, []
+
+    def note(*args, start, **kwargs):
+        noted.append(start)
+        return batches(*args, start=start, **kwargs)
+
+    monkeypatch.setattr(run.pipeline, "batches", note)
+    return noted
+
+
+def content(path):
+    return {p: p.read_bytes() for p in path.rglob("*") if p.is_file()}
+
+
+def test_a_run_says_what_it_measured(finished):
+    path, found = finished
+    assert json.loads((path / "results.json").read_text()) == found
+    labels = [(row["attack"], row["eps"], row["n"]) for row in found["rows"]]
+    assert labels == [
+        ("clean", 0.0, 60),
+        ("step_fgsm", EPS, 60),
+        ("iter_fgsm", EPS, 60),
+        ("random_sign", EPS, 60),
+    ]
+    full_steps = config.load(KURAKIN)["train"]["steps"]
+    assert (found["steps"], found["full_steps"], found["seed"]) == (20, full_steps, 0)
+    assert found["config"] == json.loads((path / "config.json").read_text())
+
+
+def test_clean_accuracy_is_that_of_the_saved_model(finished):
+    path, found = finished
+    images = digits.read("test").take(slice(60))
+    logits = keras.models.load_model(path / "model.keras")(images.x / np.float32(255))
+    accuracy = (logits.numpy().argmax(axis=1) == images.y).mean()
+    assert 0.1 < accuracy == found["rows"][0]["accuracy"]
+
+
+def test_a_finished_run_is_not_repeated(finished, workdir, monkeypatch):
+    def fail(*args, **kwargs):
+        raise AssertionError("trained or measured again")
+
+    for name in ("run_loop", "measure", "export"):
+        monkeypatch.setattr(run, name, fail)
+    before = content(workdir)
+    assert run.train(tables(), workdir) == finished[1]
+    del before[workdir / "config.json"]
+    after = content(workdir)
+    del after[workdir / "config.json"]
+    assert after == before
+
+
+def test_other_attacks_are_measured_without_training(finished, workdir, starts):
+    found = run.train(tables('evaluate.attacks=["pgd"]'), workdir)
+    assert [row["attack"] for row in found["rows"]] == ["clean", "pgd", "random_sign"]
+    assert found["rows"][0] == finished[1]["rows"][0]
+    assert found["config"]["evaluate"]["attacks"] == ["pgd"]
+    assert starts == [20]
+    assert same(weights(workdir), weights(finished[0]))
+
+
+@pytest.mark.parametrize(
+    ("lost", "start"), [(["ckpt-20"], 16), (["ckpt-20", "ckpt-16"], 8)]
+)
+def test_a_lost_end_is_trained_again_to_the_same_weights(
+    finished, workdir, starts, lost, start
+):
+    # There are checkpoints of the steps 8, 16 and 20, the end.
+    for name in lost:
+        for path in (workdir / "checkpoints").glob(f"{name}.*"):
+            path.unlink()
+    for name in ("model.keras", "results.json"):
+        (workdir / name).unlink()
+    found = run.train(tables(), workdir)
+    assert starts == [start]
+    assert same(weights(workdir), weights(finished[0]))
+    assert found["rows"] == finished[1]["rows"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("train.seed=1", "train.seed is 0 there and 1 here"),
+        ("model.width=5", "model.width is 4 there and 5 here"),
+        # 48 / 255 = 0.188...; 8 / 255 = 0.031...
+        ("attack.eps=8/255", "attack.eps is 0.188.* there and 0.031.* here"),
+        ("defense.delay=3", "defense.delay is 0 there and 3 here"),
+    ],
+)
+def test_a_workdir_holds_one_run(workdir, change, message):
+    before = content(workdir)
+    with pytest.raises(UsageError, match=message):
+        run.train(tables(change), workdir)
+    assert content(workdir) == before
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(RunError, match="not a workdir"):
+        run.train(tables(), tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("name", ["model.keras", "saved_model"])
+def test_a_saved_model_evaluates_as_the_run_did(finished, tmp_path, name):
+    path, found = finished
+    changes = Config({"data": {"name": "digits"}, "evaluate": tables()["evaluate"]})
+    foreign = run.open_model(saved_model=path / name, changes=changes)
+    again = run.evaluate(foreign, tmp_path / "out")
+    assert again["rows"] == found["rows"]
+    assert (again["steps"], again["full_steps"]) == (None, None)
+    assert again["config"]["model"] == str(path / name)
+    written = {p.name: p.stat().st_size for p in (tmp_path / "out").iterdir()}
+    assert set(written) == {"results.json", "curves.png", "examples.png"}
+    assert min(written.values()) > 500
+
+
+@pytest.mark.parametrize("split", ["test", "train"])
+def test_craft_images(finished, tmp_path, split):
+    trained = run.open_model(workdir=finished[0])
+    path = run.craft_images(trained, "iter_fgsm", tmp_path, split=split)
+    assert path == tmp_path / "digits_iter_fgsm" / "1.0.0"
+    stored = tfds.builder_from_directory(path).as_dataset(split=split)
+    found = list(tfds.as_numpy(stored))
+    # Held-out images count: positions are those of the source.
+    source = digits.read(split)
+    assert [e["source_index"] for e in found] == list(range(60))
+    assert [e["label"] for e in found] == list(source.y[:60])
+    moved = [
+        np.abs(e["image"].astype(int) - source.x[e["source_index"]]).max()
+        for e in found
+    ]
+    assert max(moved) == 16
+    # What was measured is what is stored.
+    x_adv = np.stack([e["image"] for e in found]) / np.float32(255)
+    right = trained.predict(tf.constant(x_adv)).numpy().argmax(axis=1) == source.y[:60]
+    if split == "test":
+        assert right.mean() == finished[1]["rows"][2]["accuracy"]
+
+
+@pytest.mark.parametrize("by", ["workdir", "keras_file"])
+def test_export_file(finished, tmp_path, by):
+    path = finished[0]
+    given = {"workdir": None, "keras_file": None}
+    given[by] = path if by == "workdir" else path / "model.keras"
+    run.export_file(**given, output=tmp_path / "serving" / "1")
+    x = tf.constant(np.random.default_rng(0).random((3, 8, 8, 1), np.float32))
+    loaded = tf.saved_model.load(str(tmp_path / "serving" / "1"))
+    expected = keras.models.load_model(path / "model.keras")(x)
+    np.testing.assert_allclose(loaded.from_float(x)["logits"], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("steps", "full_steps", "text"),
+    [
+        (20, 2000, "20 of 2000 steps"),
+        (2000, 2000, "2000 steps"),
+        (None, None, "unknown steps"),
+    ],
+)
+def test_report_says_steps_of_steps(finished, steps, full_steps, text):
+    found = {**finished[1], "steps": steps, "full_steps": full_steps}
+    first, _, head, *_ = run.report_text(found).splitlines()
+    assert first == f"{text}, seed 0"
+    assert head.split() == ["accuracy", "in", "%", "eps", "16/255"]

@@ -1,0 +1,166 @@
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfadv import config, experiment, models
+from tfadv.config import Config
+from tfadv.errors import RunError, UsageError
+from tfadv.trained import open_model
+
+TABLES = {
+    "data": {"name": "digits", "holdout": 100},
+    "model": {"name": "small_cnn", "width": 2},
+    "optimizer": {"name": "sgd"},
+    "defense": {"name": "standard"},
+    "train": {"steps": 40, "batch_size": 16, "seed": 5, "full_steps": 2000},
+    "evaluate": {"attacks": ["step_fgsm"], "eps": ["8/255"], "batch_size": 450},
+}
+
+
+@pytest.fixture
+def classifier():
+    return models.small_cnn((8, 8, 1), 10, width=2)
+
+
+@pytest.fixture
+def workdir(classifier, tmp_path):
+    """What a finished run leaves, of an untrained network."""
+    path = tmp_path / "run"
+    path.mkdir()
+    resolved = experiment.build(Config(TABLES)).config
+    (path / "config.json").write_text(json.dumps(resolved))
+    classifier.save(path / "model.keras")
+    return path
+
+
+def changes(**tables):
+    return Config().merged(tables, "--a-flag")
+
+
+DIGITS = changes(data={"name": "digits"}, evaluate={"batch_size": 200})
+
+
+def test_a_workdir_brings_its_own_data_and_evaluation(workdir, classifier):
+    trained = open_model(workdir=workdir)
+    x = tf.constant(np.random.default_rng(0).random((3, 8, 8, 1), np.float32))
+    np.testing.assert_array_equal(trained.predict(x), classifier(x))
+    assert trained.dataset.holdout == 100
+    assert [entry.label for entry in trained.suite] == ["step_fgsm", "random_sign"]
+    assert trained.evaluate.eps == (8 / 255,)
+    assert (trained.seed, trained.steps, trained.full_steps) == (5, 40, 2000)
+    assert trained.config == json.loads((workdir / "config.json").read_text())
+    assert trained.output == workdir / "evaluation"
+    assert trained.name == "standard / small_cnn / digits"
+
+
+def test_a_run_that_was_not_shortened_is_its_own_full_length(workdir):
+    path = workdir / "config.json"
+    resolved = json.loads(path.read_text())
+    resolved["train"]["full_steps"] = None
+    path.write_text(json.dumps(resolved))
+    assert open_model(workdir=workdir).full_steps == 40
+
+
+def test_a_foreign_model_brings_nothing(workdir, classifier):
+    path = workdir / "model.keras"
+    trained = open_model(saved_model=path, changes=DIGITS)
+    x = tf.constant(np.random.default_rng(0).random((3, 8, 8, 1), np.float32))
+    np.testing.assert_array_equal(trained.predict(x), classifier(x))
+    assert (trained.seed, trained.steps, trained.full_steps) == (0, None, None)
+    assert trained.config == {"model": str(path), **DIGITS}
+    assert trained.output == workdir / "model-evaluation"
+    assert trained.name == "model.keras"
+    assert trained.evaluate == config.Evaluate(batch_size=200)
+
+
+def test_input_range_and_outputs_reach_the_model(workdir, classifier):
+    trained = open_model(
+        saved_model=workdir / "model.keras",
+        changes=DIGITS,
+        input_range=(0.0, 3.0),
+        outputs="probabilities",
+    )
+    x = tf.constant(np.random.default_rng(0).random((3, 8, 8, 1), np.float32))
+    expected = np.log(np.maximum(classifier(3 * x), 1e-12))
+    np.testing.assert_allclose(trained.predict(x), expected, rtol=1e-6)
+
+
+def test_evaluate_can_be_changed(workdir):
+    laid_over = changes(
+        evaluate={"attacks": ["pgd"], "num_examples": 7}, train={"seed": 9}
+    )
+    trained = open_model(workdir=workdir, changes=laid_over)
+    assert [entry.label for entry in trained.suite] == ["pgd", "random_sign"]
+    assert trained.evaluate.num_examples == 7
+    assert trained.evaluate.eps == (8 / 255,)
+    assert trained.seed == 9
+
+
+def test_the_seed_of_attacks_is_not_passed_off_as_that_of_the_training(workdir):
+    trained = open_model(workdir=workdir, changes=changes(train={"seed": 9}))
+    assert trained.config["train"]["seed"] == 5
+
+
+def test_nothing_of_the_data_is_read(classifier, tmp_path, monkeypatch):
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    models.small_cnn((28, 28, 1), 10, width=2).save(tmp_path / "model.keras")
+    trained = open_model(
+        saved_model=tmp_path / "model.keras", changes=changes(data={"name": "mnist"})
+    )
+    assert trained.dataset.image_shape == (28, 28, 1)
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"model": {"width": 3}}, r"--a-flag: .*\[model\] cannot be changed"),
+        ({"defense": {"seed": 3}}, r"--a-flag: .*\[defense\] cannot be changed"),
+        ({"train": {"steps": 3}}, "--a-flag: .*cannot be changed"),
+        ({"evaluate": {"batch_size": 451}}, "`batch_size` must be at most the 450"),
+        ({"evaluate": {"num_examples": 451}}, "`num_examples` must be at most the 450"),
+        ({"evaluate": {"eps": [16]}}, "--a-flag.*received 16.*16/255"),
+        ({"evaluate": {"attacks": ["fgsm"]}}, "unknown attack 'fgsm'"),
+        ({"evaluate": {"esp": [0.1]}}, "--a-flag.*unknown key 'esp'.*'eps'"),
+        ({"data": {"name": "mnist"}}, r"does not take images of shape \(28, 28, 1\)"),
+        ({"data": {"name": "minst"}}, "unknown data set 'minst'.*'mnist'"),
+        ({"data": {"crop": 9}}, "--a-flag.*`crop` must be at most"),
+    ],
+)
+def test_changes_that_cannot_be(workdir, tables, message):
+    with pytest.raises(UsageError, match=message):
+        open_model(workdir=workdir, changes=changes(**tables))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"input_range": (1.0, 0.0)}, "`input_range` must be two numbers lo < hi"),
+        ({"outputs": "scores"}, "`outputs` must be"),
+        ({"changes": changes(data={"name": "cifar100"})}, "shape"),
+    ],
+)
+def test_a_foreign_model_that_does_not_fit(workdir, arguments, message):
+    path = workdir / "model.keras"
+    with pytest.raises(UsageError, match=message):
+        open_model(saved_model=path, **{"changes": DIGITS, **arguments})
+
+
+def test_a_model_of_other_classes(tmp_path):
+    models.small_cnn((8, 8, 1), 7, width=2).save(tmp_path / "model.keras")
+    with pytest.raises(UsageError, match=r"returns \(2, 7\); expected \[n, 10\]"):
+        open_model(saved_model=tmp_path / "model.keras", changes=DIGITS)
+
+
+def test_places_without_a_model(workdir, tmp_path):
+    with pytest.raises(UsageError, match=r"is not a workdir: it has no config.json"):
+        open_model(workdir=tmp_path)
+    with pytest.raises(UsageError, match="no model at"):
+        open_model(saved_model=tmp_path / "absent.keras", changes=DIGITS)
+    (workdir / "model.keras").write_bytes(b"not a model")
+    with pytest.raises(RunError, match="cannot load the model"):
+        open_model(workdir=workdir)
+    (workdir / "model.keras").unlink()
+    with pytest.raises(UsageError, match="holds no trained model yet"):
+        open_model(workdir=workdir)
