@@ -59,7 +59,7 @@ def linear():
     w = np.array([3.0, -4.0], np.float32)
 
     def predict(x):
-        z = tf.linalg.matvec(tf.reshape(x, [-1, 2]), w[None])
+        z = tf.matmul(tf.reshape(x, [-1, 2]), w[:, None])
         return tf.concat([tf.zeros_like(z), z], axis=1)
 
     return predict, w

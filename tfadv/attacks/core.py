@@ -5,6 +5,7 @@ here changes a variable, so a model must be called in inference mode.
 """
 
 import dataclasses
+import numbers
 
 import tensorflow as tf
 
@@ -26,7 +27,7 @@ def check_step_size(step_size):
 
 
 def _check_unit(name, value):
-    if isinstance(value, int | float) and not 0 <= value <= 1:
+    if isinstance(value, numbers.Real) and not 0 <= value <= 1:
         hint = f" Write '{value:g}/255'?" if 1 < value <= 255 else ""
         raise ValueError(
             f"`{name}` must be in [0, 1], the units of x; received {value:g}.{hint}"
@@ -121,6 +122,8 @@ def sweep(attack, predict, x, y, sizes, seed=None):
         predict, x, y, seed: as an attack takes them.
         sizes: numbers, in the units of x.
     """
+    for eps in sizes:
+        check_eps(eps)
     if hasattr(attack, "sweep"):
         return attack.sweep(predict, x, y, sizes, seed)
     return [dataclasses.replace(attack, eps=e)(predict, x, y, seed=seed) for e in sizes]
@@ -138,8 +141,8 @@ def kurakin_steps(eps):
     Returns:
         int, or an int32 tensor of the shape of `eps`.
     """
-    # A thousandth of a step keeps 4/255 * 255 * 1.25 from landing just below 5.
-    if isinstance(eps, int | float):
+    # A thousandth of a step keeps an eps that carries rounding from one step less.
+    if isinstance(eps, numbers.Real):
         return max(1, int(min(eps * 255 + 4, 1.25 * eps * 255) + 1e-3))
     pixels = eps * 255.0
     steps = tf.floor(tf.minimum(pixels + 4.0, 1.25 * pixels) + 1e-3)

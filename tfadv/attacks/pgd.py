@@ -82,7 +82,7 @@ class PGD:
             wins = margin > best_margin
             return (
                 tf.where(wins[:, None, None, None], z, best_x),
-                tf.maximum(margin, best_margin),
+                tf.where(wins, margin, best_margin),
             )
 
         none_yet = (x, tf.fill(tf.shape(x)[:1], -float("inf")))

@@ -69,11 +69,13 @@ def _direction(direction, gradient):
     if direction == "sign":
         return tf.sign(gradient)
     axes = [1, 2, 3]
-    if direction == "l2":
-        norm = tf.norm(gradient, axis=axes, keepdims=True)
-    else:
-        norm = tf.reduce_max(tf.abs(gradient), axis=axes, keepdims=True)
-    return tf.math.divide_no_nan(gradient, norm)
+    largest = tf.reduce_max(tf.abs(gradient), axis=axes, keepdims=True)
+    unit = tf.math.divide_no_nan(gradient, largest)
+    if direction == "linf":
+        return unit
+    # Of the scaled gradient: the squares of a small one are zero in float32.
+    norm = tf.sqrt(tf.reduce_sum(unit**2, axis=axes, keepdims=True))
+    return tf.math.divide_no_nan(unit, norm)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

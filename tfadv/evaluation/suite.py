@@ -48,7 +48,7 @@ def _entry(written, eps, where):
         )
     name = table.pop("name")
     factory = attacks.get(name)
-    for size in eps:
+    for size in sorted(eps):
         attack = config.build(factory, {**table, "eps": size}, where=f"{where} {name}")
     arguments = ", ".join(f"{key}={value}" for key, value in table.items())
     return Entry(f"{name}({arguments})" if arguments else name, name, attack)
