@@ -72,7 +72,7 @@ def load(path, adapter=None):
         return adapter.wrap(lambda x: keras_model(x, training=False))
     try:
         loaded = tf.saved_model.load(str(path))
-    except (OSError, ValueError, tf.errors.OpError) as error:
+    except Exception as error:  # As many kinds for a damaged directory.
         raise _cannot_load(path, error) from None
     return adapter.wrap(_from_saved_model(loaded, path))
 
@@ -110,7 +110,7 @@ def _from_saved_model(loaded, path):
         outputs = signature.structured_outputs
         if spec.dtype.is_floating and ("logits" in outputs or len(outputs) == 1):
             key = "logits" if "logits" in outputs else next(iter(outputs))
-            return _Signature(loaded, signature, argument, key)
+            return _Signature(loaded, signature, argument, spec.shape, key)
     raise UsageError(
         f"{path}: no signature takes one float image tensor and returns `logits` or a "
         f"single output. Signatures: {', '.join(signatures) or 'none'}."
@@ -124,9 +124,13 @@ class _Signature:
     loaded: object
     signature: object
     argument: str
+    shape: tf.TensorShape
     key: str
 
     def __call__(self, x):
+        # Some convolutions would take another size and mean something else by it.
+        if not self.shape.is_compatible_with(x.shape):
+            raise ValueError(f"its signature takes {self.shape}")
         return self.signature(**{self.argument: x})[self.key]
 
 

@@ -70,13 +70,18 @@ def open_model(
         training = tables["train"]
     else:
         path = pathlib.Path(saved_model)
-    for section in changes:
-        if section not in ("data", "evaluate", "train"):
+    seed = tables.get("train", {}).get("seed", 0)
+    for section, table in dict(changes).items():
+        if section == "train" and set(table) == {"seed"}:
+            # Of the attacks; what the run was trained with stays on record.
+            seed = table["seed"]
+            continue
+        if section not in ("data", "evaluate"):
             raise UsageError(
                 f"{changes.origin(section)}: a trained model's [{section}] cannot be "
-                "changed; only [data] and [evaluate] can"
+                "changed; only [data], [evaluate] and the seed of attacks can"
             )
-        tables = tables.merged({section: changes[section]}, changes.origin(section))
+        tables = tables.merged({section: table}, changes.origin(section))
     where = {s: f"{tables.origin(s)} [{s}]" for s in config.SECTIONS}
     evaluate = config.build(
         config.Evaluate, tables.get("evaluate", {}), where=where["evaluate"]
@@ -106,7 +111,7 @@ def open_model(
         evaluate=evaluate,
         suite=entries,
         config=known,
-        seed=tables.get("train", {}).get("seed", 0),
+        seed=seed,
         steps=training["steps"] if training else None,
         full_steps=training["full_steps"] or training["steps"] if training else None,
         output=directory.path / "evaluation"
