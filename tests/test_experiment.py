@@ -252,6 +252,6 @@ def test_the_flag_of_a_wrong_value_is_named():
 
 def test_check_evaluation_sizes():
     evaluate = config.Evaluate(batch_size=5, num_examples=6)
-    experiment.check_evaluation_sizes(evaluate, 6, "w")
+    experiment.check_evaluation_sizes(evaluate, 6, "test", "w")
     with pytest.raises(UsageError, match="w: `num_examples` must be at most the 5"):
-        experiment.check_evaluation_sizes(evaluate, 5, "w")
+        experiment.check_evaluation_sizes(evaluate, 5, "test", "w")

@@ -38,7 +38,10 @@ def main(body):
 
 def _parse(argv):
     try:
-        rest = flags.FLAGS(argv)
+        try:
+            rest = flags.FLAGS(argv)
+        except SystemExit:  # absl's help flags exit with 1.
+            sys.exit(0)
         if len(rest) > 1:
             raise flags.Error(f"unexpected argument {rest[1]!r}")
     except flags.Error as error:

@@ -1,6 +1,8 @@
 """Adversarial images on disk, as a TFDS data set of 8-bit images."""
 
+import contextlib
 import dataclasses
+import io
 
 import numpy as np
 import tensorflow as tf
@@ -57,7 +59,12 @@ def write(predict, images, entry, eps, output, *, name, split, batch_size, seed=
         },
     )
     target = output / name / VERSION
-    with replacing(target) as temporary:
+    # TFDS tells of its own preparation; the bar above tells of the attack.
+    tfds.disable_progress_bar()
+    with (
+        replacing(target) as temporary,
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
         made = tfds.dataset_builders.store_as_tfds_dataset(
             name=name,
             version=VERSION,

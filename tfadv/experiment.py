@@ -137,16 +137,16 @@ def _check_sizes(dataset, train, evaluate, where):
             f"{where['train']}: `batch_size` must be at most the {trained_on} training "
             f"images; received {train.batch_size}"
         )
-    check_evaluation_sizes(evaluate, sizes["test"], where["evaluate"])
+    check_evaluation_sizes(evaluate, sizes["test"], "test", where["evaluate"])
 
 
-def check_evaluation_sizes(evaluate, available, where):
+def check_evaluation_sizes(evaluate, available, split, where):
     """UsageError where `evaluate` asks for more images than there are."""
     for name in ("num_examples", "batch_size"):
         value = getattr(evaluate, name)
         if value is not None and value > available:
             raise UsageError(
-                f"{where}: `{name}` must be at most the {available} test images; "
+                f"{where}: `{name}` must be at most the {available} {split} images; "
                 f"received {value}"
             )
 

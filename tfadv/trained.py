@@ -47,6 +47,7 @@ def open_model(
     changes=(),
     input_range=(0.0, 1.0),
     outputs="logits",
+    split="test",
 ):
     """Opens a model and checks that it fits the data.
 
@@ -56,6 +57,7 @@ def open_model(
         changes: `config.Config`, laid over the run's own; may change `[evaluate]` and,
             for a foreign model, `[data]`.
         input_range, outputs: see `predictor.Adapter`.
+        split: whose size `[evaluate]` must respect, `"train"` or `"test"`.
 
     Returns:
         A `Trained`.
@@ -83,6 +85,10 @@ def open_model(
             )
         tables = tables.merged({section: table}, changes.origin(section))
     where = {s: f"{tables.origin(s)} [{s}]" for s in config.SECTIONS}
+    if "name" not in tables.get("data", {}):
+        raise UsageError(
+            "a model that tfadv did not train needs the name of a data set"
+        )
     evaluate = config.build(
         config.Evaluate, tables.get("evaluate", {}), where=where["evaluate"]
     )
@@ -94,7 +100,7 @@ def open_model(
         source=data.get(tables["data"]["name"]),
     )
     experiment.check_evaluation_sizes(
-        evaluate, dataset.source.sizes["test"], where["evaluate"]
+        evaluate, dataset.source.sizes[split], split, where["evaluate"]
     )
     try:
         adapter = predictor.Adapter(input_range=input_range, outputs=outputs)
