@@ -1,6 +1,7 @@
 """What the binaries do: train, evaluate, craft, export. Usable from Python as well."""
 
 import dataclasses
+import json
 import pathlib
 
 import keras
@@ -75,9 +76,7 @@ def _finished(workdir, exp):
 
 def _as_json(value):
     """`value` as it comes back from a JSON file: tuples are lists."""
-    if isinstance(value, dict):
-        return {key: _as_json(item) for key, item in value.items()}
-    return [_as_json(v) for v in value] if isinstance(value, list | tuple) else value
+    return json.loads(json.dumps(value))
 
 
 def _train_loop(exp, defense, workdir, data_dir):

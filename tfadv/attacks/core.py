@@ -98,6 +98,28 @@ def signed_cross_entropy(label, y, logits):
     return sign * losses.cross_entropy(y, logits)
 
 
+def sign_step(predict, x, y, *, label, step_size, seed=None):
+    """The step z -> z + a * sign(g) of the iterated attacks, before any clipping.
+
+    g is the gradient at z of `signed_cross_entropy`, its labels chosen at x for all z.
+
+    Args:
+        predict, x, y, seed: as an attack takes them.
+        label: see `choose_labels`.
+        step_size: a, a number or a tensor [n, 1, 1, 1].
+    """
+    logits = None if label == "true" else predict(x)
+    target = choose_labels(label, logits, y, seed)
+
+    def step(z):
+        gradient = input_gradient(
+            predict, z, lambda o: signed_cross_entropy(label, target, o)
+        )
+        return z + step_size * tf.sign(gradient)
+
+    return step
+
+
 def iterate(body, state, steps):
     """Applies `state = body(i, state)` for i = 0 .. steps - 1.
 
@@ -124,8 +146,14 @@ def sweep(attack, predict, x, y, sizes, seed=None):
     """
     for eps in sizes:
         check_eps(eps)
-    if hasattr(attack, "sweep"):
-        return attack.sweep(predict, x, y, sizes, seed)
+    shared = getattr(attack, "sweep", None)
+    if shared is not None:
+        return shared(predict, x, y, sizes, seed)
+    return one_by_one(attack, predict, x, y, sizes, seed)
+
+
+def one_by_one(attack, predict, x, y, sizes, seed=None):
+    """`sweep` without sharing: the attack is run anew at every size."""
     return [dataclasses.replace(attack, eps=e)(predict, x, y, seed=seed) for e in sizes]
 
 

@@ -60,7 +60,7 @@ class Iterative:
         step_size = self.step_size
         if step_size is None:
             step_size = PIXEL if self.steps is None else self.eps / self.steps
-        move = self._mover(predict, x, y, step_size, seed)
+        move = self._step(predict, x, y, step_size, seed)
         # Examples of different eps stop at different steps.
         own_count = tf.is_tensor(steps) and steps.shape.rank != 0
 
@@ -82,10 +82,8 @@ class Iterative:
             sizes: numbers, in the units of x, in any order.
         """
         if self.steps is not None or self.step_size is not None:
-            return [
-                dataclasses.replace(self, eps=e)(predict, x, y, seed) for e in sizes
-            ]
-        move = self._mover(predict, x, y, PIXEL, seed)
+            return core.one_by_one(self, predict, x, y, sizes, seed)
+        move = self._step(predict, x, y, PIXEL, seed)
         shared, taken, found = x, 0, {}
         for eps in sorted(sizes):
             steps = core.kurakin_steps(eps)
@@ -101,15 +99,7 @@ class Iterative:
             )
         return [tf.stop_gradient(found[eps]) for eps in sizes]
 
-    def _mover(self, predict, x, y, step_size, seed):
-        """z -> z + a * sign(g), with the labels chosen at x."""
-        logits = None if self.label == "true" else predict(x)
-        target = core.choose_labels(self.label, logits, y, seed)
-
-        def move(z):
-            gradient = core.input_gradient(
-                predict, z, lambda o: core.signed_cross_entropy(self.label, target, o)
-            )
-            return z + step_size * tf.sign(gradient)
-
-        return move
+    def _step(self, predict, x, y, step_size, seed):
+        return core.sign_step(
+            predict, x, y, label=self.label, step_size=step_size, seed=seed
+        )

@@ -56,14 +56,12 @@ class PGD:
     def __call__(self, predict, x, y, seed=None):
         """Returns x_adv [n, h, w, c]; `seed` is needed for random starts or labels."""
         step_size = self.eps / 4 if self.step_size is None else self.step_size
-        logits = None if self.label == "true" else predict(x)
-        target = core.choose_labels(self.label, logits, y, seed)
+        move = core.sign_step(
+            predict, x, y, label=self.label, step_size=step_size, seed=seed
+        )
 
         def step(_, z):
-            gradient = core.input_gradient(
-                predict, z, lambda o: core.signed_cross_entropy(self.label, target, o)
-            )
-            return core.to_ball(z + step_size * tf.sign(gradient), x, self.eps)
+            return core.to_ball(move(z), x, self.eps)
 
         def attempt(number):
             start = x
