@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tfadv import attacks, defenses
-from tfadv.defenses import AdversarialTraining, Kurakin, Standard
+from tfadv.defenses import AdversarialTraining, Kurakin, Standard, UnifiedEmbedding
 from tfadv.training import train
 
 # (classifier, attack) -> defence, without noise that depends on the replica.
@@ -14,6 +14,9 @@ TABLE = {
     "standard": lambda c, attack: Standard(c, attack=attack),
     "adversarial": lambda c, attack: AdversarialTraining(c, attack=attack, alpha=0.6),
     "kurakin": lambda c, attack: Kurakin(c, attack=attack, eps_law="constant"),
+    "unified_embedding": lambda c, attack: UnifiedEmbedding(
+        c, attack=attack, eps_law="constant", embedding_weight=0.1
+    ),
 }
 EVERY = pytest.mark.parametrize("name", TABLE)
 

@@ -4,12 +4,15 @@ from tfadv import errors
 from tfadv.defenses.adversarial import AdversarialTraining
 from tfadv.defenses.base import Defense
 from tfadv.defenses.kurakin import Kurakin
+from tfadv.defenses.mixed_batch import MixedBatch
 from tfadv.defenses.standard import Standard
+from tfadv.defenses.unified_embedding import UnifiedEmbedding
 
 DEFENSES = {
     "standard": Standard,
     "adversarial": AdversarialTraining,
     "kurakin": Kurakin,
+    "unified_embedding": UnifiedEmbedding,
 }
 
 
@@ -23,6 +26,8 @@ __all__ = [
     "AdversarialTraining",
     "Defense",
     "Kurakin",
+    "MixedBatch",
     "Standard",
+    "UnifiedEmbedding",
     "get",
 ]
