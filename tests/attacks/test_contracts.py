@@ -15,12 +15,13 @@ from tfadv.attacks import core
 #   fields  constructor arguments besides eps;
 #   norm    of the ball its images stay in, "linf" or "l2";
 #   raises  which loss of its starting point it raises: the cross-entropy of the true or
-#           the predicted label, the probability of the least likely or a random one, or
-#           the entropy; None for noise.
+#           the predicted label, the probability of the least likely or a random one,
+#           the entropy, or "both" (least likely, then true); None for noise.
 ROWS = {
     "step_fgsm": {"raises": "true"},
     "fgsm_pred": {"raises": "predicted"},
     "step_ll": {"raises": "least_likely"},
+    "step_both": {"raises": "both"},
     "step_rnd": {"raises": "random"},
     "fast_entropy": {"raises": "entropy"},
     "fast_grad_l2": {"raises": "true", "norm": "l2"},
@@ -295,6 +296,10 @@ def height(raises, predict, x, y, labels):
         return losses.cross_entropy(labels.argmax(axis=1), logits)
     if raises == "least_likely":
         return -losses.cross_entropy(labels.argmin(axis=1), logits)
+    if raises == "both":
+        reach = height("least_likely", predict, x, y, labels)
+        leave = height("true", predict, x, y, labels)
+        return tf.concat([reach[: N // 2], leave[N // 2 :]], 0)
     drawn = core.choose_labels("random", logits, y, SEED)
     return -losses.cross_entropy(drawn, logits)
 

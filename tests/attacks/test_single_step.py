@@ -311,3 +311,41 @@ def test_seeds_decide_the_random_numbers(name):
     assert np.any(run(1) != run(2))
     with pytest.raises(ValueError, match="`seed`"):
         run(None)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 6])
+def test_step_both_is_step_ll_and_then_step_fgsm(n):
+    """On the images as they are in the batch; the middle one of an odd number leaves
+    its class."""
+    random = np.random.default_rng(0)
+    x = images(*random.uniform(0.2, 0.8, (n, 3)))
+    y = random.integers(0, 4, n)
+    half = n // 2
+    least_likely = probabilities(x).argmin(axis=1)
+    direction = np.concatenate([-leave(x, least_likely)[:half], leave(x, y)[half:]])
+    x_adv = attacks.ATTACKS["step_both"](eps=EPS)(softmax_model, x, y)
+    np.testing.assert_allclose(rows(x_adv), rows(x) + EPS * direction, rtol=1e-6)
+    for name, part in (("step_ll", slice(half)), ("step_fgsm", slice(half, n))):
+        own = attacks.ATTACKS[name](eps=EPS)(softmax_model, x[part], y[part])
+        np.testing.assert_array_equal(x_adv[part], own)
+    # Each half is another attack than the other would be.
+    swapped = np.concatenate([leave(x, y)[:half], -leave(x, least_likely)[half:]])
+    assert n == 1 or np.any(direction[:half] != swapped[:half])
+    assert np.any(direction[half:] != swapped[half:])
+
+
+def test_step_both_in_a_graph_of_open_size_clips_and_has_an_eps_an_image(linear):
+    """Two classes: the least likely of (1, 1/16), where w . x > 0, is class 0, so
+    the first image goes along (-1, 1); leaving class 0 goes along (1, -1)."""
+    predict, _ = linear
+    x = images(*[(1.0, 0.0625)] * 4)
+    eps = tf.reshape([0.0625, 0.125, 0.0625, 0.125], [4, 1, 1, 1])
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 1, 2, 1])])
+    def craft(x):
+        attack = attacks.ATTACKS["step_both"](eps=eps)
+        return attack(predict, x, tf.zeros(tf.shape(x)[0], tf.int32))
+
+    np.testing.assert_allclose(
+        rows(craft(x)), [(0.9375, 0.125), (0.875, 0.1875), (1, 0), (1, 0)], rtol=1e-6
+    )

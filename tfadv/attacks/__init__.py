@@ -13,7 +13,7 @@ from tfadv import errors
 from tfadv.attacks.iterative import Iterative
 from tfadv.attacks.noise import RandomNormal, RandomSign
 from tfadv.attacks.pgd import PGD
-from tfadv.attacks.single_step import RandomStep, SingleStep
+from tfadv.attacks.single_step import RandomStep, SingleStep, StepBoth
 
 StepFGSM = SingleStep
 StepLL = functools.partial(SingleStep, label="least_likely")
@@ -25,6 +25,7 @@ ATTACKS = {
     "step_fgsm": StepFGSM,
     "fgsm_pred": functools.partial(SingleStep, label="predicted"),
     "step_ll": StepLL,
+    "step_both": StepBoth,
     "step_rnd": functools.partial(SingleStep, label="random"),
     "fast_entropy": functools.partial(SingleStep, loss="entropy"),
     "fast_grad_l2": functools.partial(SingleStep, direction="l2"),
@@ -64,6 +65,7 @@ __all__ = [
     "RandomSign",
     "RandomStep",
     "SingleStep",
+    "StepBoth",
     "StepFGSM",
     "StepLL",
     "get",

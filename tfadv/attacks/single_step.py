@@ -65,6 +65,49 @@ class SingleStep:
         return [tf.stop_gradient(core.to_range(x + e * direction)) for e in sizes]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepBoth:
+    """step_ll for the first half of the images, step_fgsm for the others.
+
+        x_adv = clip(x + eps * sign(g)),  g of -J(x, argmin logits) or of J(x, y)
+
+    For training on both. Of an odd number the second part is the larger.
+
+    Args:
+        eps: size of the step, in the units of x; a number or a tensor [n, 1, 1, 1].
+
+    Raises:
+        ValueError: `eps` outside [0, 1].
+
+    Source: Na et al. 2018, section 4.1 ("step_both").
+    """
+
+    eps: float
+
+    def __post_init__(self):
+        core.check_eps(self.eps)
+
+    def __call__(self, predict, x, y, seed=None):
+        """Returns x_adv [n, h, w, c]; draws nothing."""
+        return self.sweep(predict, x, y, [self.eps], seed)[0]
+
+    def sweep(self, predict, x, y, sizes, seed=None):
+        """x_adv for each eps of `sizes` in place of `eps`, all from one gradient."""
+        n = tf.shape(x)[0]
+
+        def ascended(logits):
+            reach, leave = (
+                core.signed_cross_entropy(
+                    label, core.choose_labels(label, logits, y), logits
+                )
+                for label in ("least_likely", "true")
+            )
+            return tf.where(tf.range(n) < n // 2, reach, leave)
+
+        sign = tf.sign(core.input_gradient(predict, x, ascended))
+        return [tf.stop_gradient(core.to_range(x + e * sign)) for e in sizes]
+
+
 def _direction(direction, gradient):
     if direction == "sign":
         return tf.sign(gradient)
