@@ -140,3 +140,51 @@ def test_weighted_mean(values, weights, expected):
     value = losses.weighted_mean(tf.constant(values), tf.constant(weights))
     assert value.shape == ()
     np.testing.assert_allclose(value, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options, expected, slope",
+    [
+        # a - b = (3, -4, 0) and (-1, 0, 2).
+        ({}, [12.5, 2.5], [[3, -4, 0], [-1, 0, 2]]),
+        ({"norm": 2, "half": True}, [12.5, 2.5], [[3, -4, 0], [-1, 0, 2]]),
+        ({"norm": 2, "half": False}, [25, 5], [[6, -8, 0], [-2, 0, 4]]),
+        ({"norm": 1}, [7, 3], [[1, -1, 0], [-1, 0, 1]]),
+        ({"norm": 1, "half": False}, [7, 3], [[1, -1, 0], [-1, 0, 1]]),
+    ],
+)
+def test_embedding_distance_and_its_opposite_gradients(options, expected, slope):
+    b = tf.constant([[1.0, 2.0, 5.0], [0.0, -1.0, 3.0]])
+    a = b + [[3.0, -4.0, 0.0], [-1.0, 0.0, 2.0]]
+    with tf.GradientTape() as tape:
+        tape.watch([a, b])
+        distance = losses.embedding_distance(a, b, **options)
+    np.testing.assert_array_equal(distance, expected)
+    of_a, of_b = tape.gradient(distance, [a, b])
+    np.testing.assert_array_equal(of_a, slope)
+    np.testing.assert_array_equal(of_b, -np.array(slope))
+
+
+@pytest.mark.parametrize("norm", [1, 2])
+def test_equal_embeddings_have_no_distance_and_no_gradient(norm):
+    b = tf.constant([[1.0, -2.0]])
+    grad = gradient(lambda a: losses.embedding_distance(a, b, norm=norm), [[1.0, -2.0]])
+    np.testing.assert_array_equal(losses.embedding_distance(b, b, norm=norm), [0])
+    np.testing.assert_array_equal(grad, [[0, 0]])
+
+
+@pytest.mark.parametrize("norm", [1, 2])
+def test_embedding_distance_sums_over_all_axes_but_the_first(norm):
+    # 2 * 3 * 4 components, 1 apart; without the half both norms are their number.
+    a = np.zeros((2, 2, 3, 4), np.float32)
+    b = np.stack([np.ones((2, 3, 4)), np.zeros((2, 3, 4))])
+    value = losses.embedding_distance(a, b, norm=norm, half=False)
+    np.testing.assert_array_equal(value, [24, 0])
+
+
+def test_embeddings_of_low_precision_give_a_float32_distance():
+    # (2^-5)^2 / 2 each: added to 128 in bfloat16 the small ones would vanish.
+    a = tf.constant([[16.0, *[2.0**-5] * 64]], tf.bfloat16)
+    value = losses.embedding_distance(a, tf.zeros_like(a))
+    assert value.dtype == tf.float32
+    np.testing.assert_array_equal(value, [128 + 64 * 2.0**-11])

@@ -72,21 +72,16 @@ def weighted_mean(values, weights):
     )
 
 
-def embedding_distance(a, b, *, norm=2, half=True, limit=None):
+def embedding_distance(a, b, *, norm=2, half=True):
     """d(a, b), how far two embeddings of the same image are apart.
 
         norm 2:  |a - b|^2 = sum_j (a_j - b_j)^2, half of it with `half`
         norm 1:  sum_j |a_j - b_j|
 
-    With a `limit` the distance of norm 2 grows linearly, with the same slope, beyond
-    |a - b| = limit (Huber's loss of the length), so no pair pulls harder than one
-    that is `limit` apart.
-
     Args:
         a, b: [n, ...], equal shapes.
         norm: 1 or 2.
         half: whether norm 2 carries the factor 1/2.
-        limit: number, or None for the pure formula.
 
     Returns:
         [n], float32.
@@ -98,8 +93,4 @@ def embedding_distance(a, b, *, norm=2, half=True, limit=None):
     if norm == 1:
         return tf.reduce_sum(tf.abs(difference), axis=axes)
     squared = tf.reduce_sum(tf.square(difference), axis=axes)
-    if limit is not None:
-        # Of the clamped length: the root's slope at 0 is infinite.
-        length = tf.sqrt(tf.maximum(squared, limit**2))
-        squared = tf.where(squared <= limit**2, squared, limit * (2.0 * length - limit))
     return 0.5 * squared if half else squared

@@ -28,9 +28,12 @@ class UnifiedEmbedding(MixedBatch):
     | `pivot_released`   | both: the authors' code loses the variable again, so what |
     |                    | it calls pivot is `bidirectional`                         |
 
-    A pivot with the bare distance runs away: adversarial embeddings are the shorter
-    ones, pulling them up lengthens the pivots as well (the weights are shared), and
-    nothing holds them. `pull_limit` keeps the pull of every pair finite.
+    A bare pivot runs away: adversarial embeddings are the shorter ones, the pull
+    lengthens them, and with the shared weights it lengthens the clean ones too, which
+    pull all the more. `cap_pivot` takes just that away: an adversarial embedding is
+    pulled to the direction of its pivot, and towards its length only if that is less,
+
+        p_i = E(x_i) * min(1, |E(x_adv_i)| / |E(x_i)|),  a constant.
 
     Args:
         classifier, attack, k, adversarial_weight, eps_law, delay, stored,
@@ -39,12 +42,12 @@ class UnifiedEmbedding(MixedBatch):
         mode: see above.
         embedding_weight: lambda2.
         norm, distance_half: of d; see `losses.embedding_distance`.
-        pull_limit: `limit` of the distance; None for the bare formula.
+        cap_pivot: whether `pivot` pulls to p_i, which is stable, or to E(x_i), the bare
+            formula.
         embedding: name of the layer whose output is E; None means the logits.
 
     Raises:
-        ValueError: as `MixedBatch`; a negative lambda2, a limit that is not positive,
-            no such layer.
+        ValueError: as `MixedBatch`; a negative lambda2, no such layer.
 
     Source: Na et al. 2018, section 3.2, eq. 3 and footnote 4 (n = k = 64, lambda =
     0.3, lambda2 = 1e-4).
@@ -59,7 +62,7 @@ class UnifiedEmbedding(MixedBatch):
         embedding_weight: float = 1e-4,
         norm: Literal[1, 2] = 2,
         distance_half: bool = True,
-        pull_limit: float | None = None,
+        cap_pivot: bool = True,
         embedding: str | None = None,
         k: int | None = None,
         adversarial_weight: float = 0.3,
@@ -86,16 +89,15 @@ class UnifiedEmbedding(MixedBatch):
             raise ValueError(
                 f"`embedding_weight` must not be negative; received {embedding_weight}"
             )
-        if pull_limit is not None and pull_limit <= 0:
-            raise ValueError(
-                f"`pull_limit` must be positive or None; received {pull_limit}"
-            )
         self.mode = mode
         self.embedding_weight = embedding_weight
         self.norm = norm
         self.distance_half = distance_half
-        self.pull_limit = pull_limit
+        self.cap_pivot = cap_pivot
         self.embedding = embedding
+        # `fit` calls no `build`; a classifier without shapes has to wait for one.
+        if classifier.built:
+            self.build(classifier.input_shape)
 
     def default_k(self, m):
         return m
@@ -119,10 +121,9 @@ class UnifiedEmbedding(MixedBatch):
             logits, embedding = self._embed(tf.concat([x_adv, x], 0), training=True)
             distance = losses.embedding_distance(
                 embedding[:k],
-                self._target(embedding[k : 2 * k]),
+                self._target(embedding[k : 2 * k], embedding[:k]),
                 norm=self.norm,
                 half=self.distance_half,
-                limit=self.pull_limit,
             )
             # `descend` averages over the replicas; this is the sum over all of them.
             replicas = self.distribute_strategy.num_replicas_in_sync
@@ -138,12 +139,22 @@ class UnifiedEmbedding(MixedBatch):
             adversarial_weight=1.0 - tf.cast(delayed, tf.float32),
         )
 
-    def _target(self, embedding):
-        """What adversarial embeddings are pulled to."""
+    def _target(self, clean, adversarial):
+        """What the adversarial embeddings are pulled to."""
         if self.mode != "pivot":
-            return embedding
-        self.pivot.assign(embedding)
-        return self.pivot.read_value()
+            return clean
+        self.pivot.assign(clean)
+        pivot = self.pivot.read_value()
+        if not self.cap_pivot:
+            return pivot
+        ratio = tf.math.divide_no_nan(_length(adversarial), _length(pivot))
+        return pivot * tf.stop_gradient(tf.minimum(ratio, 1.0))
+
+
+def _length(embedding):
+    """|E| of each example, [n, 1, ...]."""
+    axes = list(range(1, embedding.shape.rank))
+    return tf.sqrt(tf.reduce_sum(tf.square(embedding), axis=axes, keepdims=True))
 
 
 def _embedder(classifier, layer):
