@@ -1,8 +1,14 @@
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfadv import attacks, craft
 from tfadv.data import Augment, Images, pipeline
+from tfadv.data.adversarial import StoredImages, draw_pixels
+from tfadv.defenses import Kurakin
+from tfadv.errors import RunError
+from tfadv.evaluation.suite import Entry
 
 N = 10
 
@@ -14,7 +20,7 @@ def numbered(n=N, side=1):
     return Images(x=first + x, y=np.arange(n, dtype=np.int32))
 
 
-def batches(images=None, *, m=4, seed=0, start=0, stop=20, augment=None):
+def batches(images=None, *, m=4, seed=0, start=0, stop=20, augment=None, **stored):
     data = pipeline.batches(
         images or numbered(),
         batch_size=m,
@@ -22,6 +28,7 @@ def batches(images=None, *, m=4, seed=0, start=0, stop=20, augment=None):
         start=start,
         stop=stop,
         augment=augment or Augment(),
+        **stored,
     )
     return list(data.as_numpy_iterator())
 
@@ -126,3 +133,179 @@ def test_to_uint8_rounds_to_the_nearest():
     """10.4 and 10.6 of 255."""
     values = tf.constant([10.4, 10.6]) / 255
     assert pipeline.to_uint8(values).numpy().tolist() == [10, 11]
+
+
+# With stored adversarial images.
+
+
+class Noted:
+    """Stored images whose pixels say what was asked for: index + 100, and the size."""
+
+    max_pixels = 16
+
+    def __init__(self, side=1):
+        self.image_shape = (side, side, 1)
+        self.checked = []
+
+    def check(self, images, augment):
+        self.checked.append((images, augment))
+
+    def read(self, index, pixels):
+        x = np.empty((len(index), *self.image_shape), np.uint8)
+        x[:] = np.reshape(pixels, (-1, 1, 1, 1))
+        x[:, 0, 0, 0] = index + 100
+        return x
+
+
+AUGMENT = Augment(crop=5, pad=1, flip=True)
+STORED = {"m": 6, "stop": 12, "stored": Noted(5), "stored_positions": [2, 3, 5]}
+
+
+def pixels(x):
+    return np.round(255 * x).astype(int)
+
+
+@pytest.mark.parametrize("kept", [None, [9, 4, 7, 0, 2, 8]])
+def test_stored_images_belong_to_the_clean_ones_beside_them(kept):
+    """Also where some images of the source were left out and the rest moved up."""
+    images = numbered(side=8)
+    images = images if kept is None else images.take(np.array(kept))
+    for (x, x_stored), y in batches(images, augment=AUGMENT, **STORED):
+        assert x.shape == (6, 5, 5, 1) and x_stored.shape == (3, 5, 5, 1)
+        assert x.dtype == x_stored.dtype == np.float32
+        # The label of an image is its position in the source.
+        np.testing.assert_array_equal(
+            pixels(x_stored)[:, 0, 0, 0], 100 + y[STORED["stored_positions"]]
+        )
+
+
+def test_stored_positions_hold_the_centre_crop_and_the_others_what_they_held():
+    images = numbered(side=8)
+    plain = batches(images, m=6, stop=12, augment=AUGMENT)
+    moved = 0
+    for (x, y), ((x_new, _), y_new) in zip(
+        plain, batches(images, augment=AUGMENT, **STORED), strict=True
+    ):
+        np.testing.assert_array_equal(y_new, y)
+        np.testing.assert_array_equal(x_new[[0, 1, 4]], x[[0, 1, 4]])
+        # 8x8 to 5x5: rows and columns 1 .. 5.
+        center = images.x[y[[2, 3, 5]], 1:6, 1:6]
+        np.testing.assert_array_equal(pixels(x_new[[2, 3, 5]]), center)
+        moved += int((x_new != x).any())
+    assert moved > 6
+
+
+def sizes(**changes):
+    """The sizes drawn for 3 images at each of 12 steps."""
+    found = batches(numbered(side=8), augment=AUGMENT, **STORED | changes)
+    return np.array([pixels(x_stored)[:, 1, 1, 0] for (_, x_stored), _ in found])
+
+
+def test_every_stored_image_has_a_size_of_its_own():
+    """By the law of cascade training: 36 draws of which half are at most 6 of 16."""
+    found = sizes()
+    assert found.min() >= 1 and found.max() <= 16
+    assert len(set(found.ravel())) > 6
+    assert len(set(map(tuple, found))) > 9
+    expected = draw_pixels(16, 30_000, [0, 1]).numpy().mean()
+    assert abs(np.mean(sizes(stop=500)) - expected) < 0.5
+
+
+def test_the_seed_decides_the_sizes():
+    assert (sizes() == sizes()).all()
+    assert (sizes() != sizes(seed=1)).any()
+
+
+@pytest.mark.parametrize("start", [1, 7])
+def test_a_later_start_equals_skipping_with_stored_images(start):
+    options = {"images": numbered(side=8), "augment": AUGMENT} | STORED
+    whole, resumed = batches(**options)[start:], batches(start=start, **options)
+    for one, again in zip(whole, resumed, strict=True):
+        for a, b in zip(tf.nest.flatten(one), tf.nest.flatten(again), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_stored_images_are_checked_against_the_clean_ones():
+    images, stored = numbered(side=8), Noted(5)
+    batches(images, augment=AUGMENT, **STORED | {"stored": stored})
+    assert [(a is images, b is AUGMENT) for a, b in stored.checked] == [(True, True)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stored": None}, "belong together; received no stored images and 3 pos"),
+        ({"stored_positions": ()}, "received some stored images and 0 positions"),
+        ({"stored_positions": [2, 6]}, r"from 0 to 5; received \[2, 6\]"),
+        ({"stored_positions": range(-1, 2)}, r"received \[-1, 0, 1\]"),
+    ],
+)
+def test_positions_that_cannot_be(changes, message):
+    with pytest.raises(ValueError, match=message):
+        batches(numbered(side=8), augment=AUGMENT, **STORED | changes)
+
+
+def test_two_replicas_get_the_stored_images_of_their_own(mirrored):
+    """Of a batch of 8 with k = 4: 2 adversarial images on each, 1 of them stored."""
+    with mirrored.scope():
+        classifier = keras.Sequential([keras.Input((1, 1, 1)), keras.layers.Flatten()])
+        defense = Kurakin(classifier, attack=attacks.StepLL(eps=0.1), k=4, stored=2)
+    positions = defense.stored_positions(8, 2)
+    assert positions == [1, 5]
+    data = pipeline.batches(
+        numbered(),
+        batch_size=8,
+        seed=0,
+        start=0,
+        stop=10,
+        augment=Augment(),
+        stored=Noted(),
+        stored_positions=positions,
+    )
+    split = mirrored.experimental_distribute_dataset(data)
+    # x, x_stored and y, each twice: their sizes are known when a step is traced.
+    specs = tf.nest.flatten(split.element_spec, expand_composites=True)
+    assert [spec.shape[0] for spec in specs] == [4, 4, 1, 1, 4, 4]
+    for whole, parts in zip(data, split, strict=True):
+        per_replica = [
+            tf.nest.map_structure(lambda v, r=r: v.values[r], parts) for r in (0, 1)
+        ]
+        assert [tf.nest.map_structure(len, part) for part in per_replica] == [
+            ((4, 1), 4)
+        ] * 2
+        for (x, x_stored), y in per_replica:
+            np.testing.assert_array_equal(pixels(x)[:, 0, 0, 0], y)
+            assert pixels(x_stored)[:, 0, 0, 0] == 100 + y[1]
+        joined = [
+            np.concatenate(pair)
+            for pair in zip(*map(tf.nest.flatten, per_replica), strict=True)
+        ]
+        for a, b in zip(tf.nest.flatten(whole), joined, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_with_images_on_disk(tmp_path):
+    """x_adv of the sign of the middle pixels: each moves by its eps, all upwards."""
+    x = np.random.default_rng(0).integers(0, 200, (20, 6, 6, 1), np.uint8)
+    images = Images(x=x, y=np.zeros(20, np.int32))
+    augment = Augment(crop=4, flip=True)
+    path = craft.write(
+        lambda x: tf.reduce_mean(x, axis=(1, 2)) * [[0.0, 1.0]],
+        Images(x=augment.center(x), y=images.y),
+        Entry("iter_fgsm", "iter_fgsm", attacks.IterFGSM(eps=3 / 255)),
+        [1 / 255, 2 / 255, 3 / 255],
+        tmp_path,
+        data="some",
+        split="train",
+        batch_size=10,
+    )
+    stored = StoredImages(path, data="some", split="train", image_shape=(4, 4, 1))
+    options = {"stored": stored, "stored_positions": [0, 3], "augment": augment}
+    seen = set()
+    for (x, x_stored), _ in batches(images.take(np.arange(5, 20)), **options):
+        moved = (pixels(x_stored) - pixels(x[[0, 3]])).reshape(2, -1)
+        assert (moved == moved[:, :1]).all()
+        seen |= set(moved[:, 0].tolist())
+    assert seen == {1, 2, 3}
+    with pytest.raises(RunError, match="not made of these images"):
+        batches(Images(x=images.x[::-1], y=images.y), **options)

@@ -100,7 +100,7 @@ class Dataset:
         return marks
 
     def _centered(self, images):
-        return Images(x=self.augment.center(images.x), y=images.y)
+        return dataclasses.replace(images, x=self.augment.center(images.x))
 
 
 __all__ = ["DATASETS", "Augment", "Dataset", "Images", "Source", "get"]

@@ -2,8 +2,20 @@
 
 import tensorflow as tf
 
+from tfadv.data.adversarial import draw_pixels
 
-def batches(images, *, batch_size, seed, start, stop, augment):
+
+def batches(
+    images,
+    *,
+    batch_size,
+    seed,
+    start,
+    stop,
+    augment,
+    stored=None,
+    stored_positions=(),
+):
     """The batches of the steps `start` .. `stop - 1`.
 
     Step s holds positions s * m .. s * m + m - 1 of an endless sequence in which
@@ -18,13 +30,45 @@ def batches(images, *, batch_size, seed, start, stop, augment):
         seed: int.
         start, stop: int, optimizer steps.
         augment: `Augment`.
+        stored: `adversarial.StoredImages` made of these images, or None.
+        stored_positions: [s] positions in a batch. There, x holds the centre crop,
+            not mirrored, which is what the stored images are made of; all other
+            positions hold what they hold without `stored`.
 
     Returns:
-        A `tf.data.Dataset` of (x [m, h, w, c] float32 in [0, 1], y [m] int32).
+        A `tf.data.Dataset` of (x [m, h, w, c] float32 in [0, 1], y [m] int32); with
+        `stored` of ((x, x_stored [s, h, w, c] float32 in [0, 1]), y), where
+        x_stored[j] is made of x[stored_positions[j]] at an eps drawn for it by
+        `adversarial.draw_pixels`.
+
+    Raises:
+        ValueError: `stored` without positions or the reverse, or a position that is
+            not in the batch.
+        RunError: `stored` was made of other images.
     """
+    if (stored is None) != (len(stored_positions) == 0):
+        raise ValueError(
+            "`stored` and `stored_positions` belong together; received "
+            f"{'no' if stored is None else 'some'} stored images and "
+            f"{len(stored_positions)} positions"
+        )
+    if any(not 0 <= position < batch_size for position in stored_positions):
+        raise ValueError(
+            f"`stored_positions` must be from 0 to {batch_size - 1}; received "
+            f"{list(stored_positions)}"
+        )
+    if stored is not None:
+        stored.check(images, augment)
     n = len(images)
     x, y = tf.constant(images.x), tf.constant(images.y, tf.int32)
+    source_index = tf.constant(images.source_index, tf.int64)
+    at = tf.constant(list(stored_positions), tf.int32)
     key = tf.constant(seed, tf.int64)
+
+    def seed_of(purpose, step):
+        return tf.random.experimental.stateless_fold_in(
+            tf.stack([key, tf.constant(purpose, tf.int64)]), step, alg="philox"
+        )
 
     def shuffled(position, epoch):
         return tf.random.experimental.index_shuffle(
@@ -37,11 +81,26 @@ def batches(images, *, batch_size, seed, start, stop, augment):
         # As m <= n a batch touches two epochs at most.
         first, second = (shuffled(position % n, epoch + e) for e in (0, 1))
         index = tf.where(position < (epoch + 1) * n, first, second)
-        crop_seed = tf.random.experimental.stateless_fold_in(
-            tf.stack([key, tf.constant(2, tf.int64)]), step, alg="philox"
+        whole = tf.gather(x, index)
+        picked = augment.random(whole, seed_of(2, step))
+        if stored is None:
+            return to_float(picked), tf.gather(y, index)
+        picked = tf.tensor_scatter_nd_update(
+            picked, at[:, None], augment.center(tf.gather(whole, at))
         )
-        picked = augment.random(tf.gather(x, index), crop_seed)
-        return to_float(picked), tf.gather(y, index)
+        x_stored = read_stored(tf.gather(index, at), step)
+        return (to_float(picked), to_float(x_stored)), tf.gather(y, index)
+
+    def read_stored(index, step):
+        s = len(stored_positions)
+        pixels = draw_pixels(stored.max_pixels, s, seed_of(3, step))
+        x_stored = tf.numpy_function(
+            stored.read,
+            [tf.gather(source_index, index), pixels],
+            tf.uint8,
+            stateful=False,
+        )
+        return tf.ensure_shape(x_stored, [s, *stored.image_shape])
 
     # Two calls at once keep order; the work is small gathers, not decoding.
     data = tf.data.Dataset.range(start, stop)

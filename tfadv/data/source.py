@@ -13,17 +13,26 @@ class Images:
     Args:
         x: [n, h, w, c] uint8.
         y: [n] int32.
+        source_index: [n], the position of each in the split that it comes from; None
+            where these are the first n of it.
     """
 
     x: np.ndarray
     y: np.ndarray
+    source_index: np.ndarray | None = None
+
+    def __post_init__(self):
+        if self.source_index is None:
+            object.__setattr__(self, "source_index", np.arange(len(self.x)))
 
     def __len__(self):
         return len(self.x)
 
     def take(self, index):
-        """The images at `index`, a slice or an array of positions."""
-        return Images(x=self.x[index], y=self.y[index])
+        """The images at `index`, a slice or an array of positions or of booleans."""
+        return Images(
+            x=self.x[index], y=self.y[index], source_index=self.source_index[index]
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
