@@ -35,7 +35,13 @@ TRAIN = (
     '--set=evaluate.attacks=["step_fgsm", "iter_fgsm"]',
     '--set=evaluate.eps=["16/255", "32/255"]',
 )
-BINARIES = ("train", "evaluate", "attack", "export")
+BINARIES = {
+    "train": "--workdir",
+    "evaluate": "--workdir",
+    "attack": "--workdir",
+    "export": "--workdir",
+    "transfer": "--sources",
+}
 
 
 def start(binary, *args, stderr=subprocess.PIPE, **environment):
@@ -233,6 +239,47 @@ def test_export_serves_what_was_trained(finished, tmp_path):
     np.testing.assert_allclose(served.serve(image)["logits"], logits, atol=1e-5)
 
 
+def test_transfer_tries_models_on_each_others_images(finished, tmp_path):
+    weak = shutil.copytree(finished[0], tmp_path / "weak")
+    model = keras.models.load_model(weak / "model.keras")
+    noise = np.random.default_rng(0)
+    model.set_weights(
+        [w + 0.1 * noise.normal(size=w.shape) for w in model.get_weights()]
+    )
+    model.save(weak / "model.keras")
+    output = tmp_path / "out"
+    code, out, err = call(
+        "transfer",
+        f"--sources={finished[0]},{weak}",
+        f"--targets={weak}/",
+        "--attacks=step_fgsm,random_sign",
+        "--eps=16/255",
+        "--num_examples=60",
+        "--batch_size=50",
+        "--seed=4",
+        f"--output={output}",
+    )
+    assert (code, errors(err)) == (0, []), err
+    found = read_json(output / "transfer.json")
+    rows = found["rows"]
+    assert [(r["source"], r["target"], r["attack"], r["n"]) for r in rows] == [
+        (None, "weak", "clean", 60),
+        ("run", "weak", "step_fgsm", 60),
+        ("run", "weak", "random_sign", 60),
+        ("weak", "weak", "step_fgsm", 60),
+        ("weak", "weak", "random_sign", 60),
+    ]
+    assert (found["seed"], found["batch_size"]) == (4, 50)
+    assert matplotlib.image.imread(output / "transfer.png").std() > 0.05
+    clean, black, _, white, _ = (f"{100 * row['accuracy']:.1f}" for row in rows)
+    lines = [line.split() for line in out.splitlines()]
+    assert ["weak", clean, black, f"{white}*"] in lines
+    steps = f"{STEPS} of {found['models']['weak']['full_steps']} steps, seed 3"
+    assert f"weak: {steps}, {weak}" in out
+    # The log has a line a row.
+    assert "run -> weak: step_fgsm, eps 16/255: " in err
+
+
 def test_mirrored_on_two_logical_devices(tmp_path):
     args = ("train", "--method=kurakin", "--steps=20", f"--workdir={tmp_path / 'w'}")
     small = ('--set=evaluate.attacks=["step_fgsm"]', "--set=evaluate.eps=16/255")
@@ -360,7 +407,7 @@ def test_help_needs_no_tensorflow(no_tensorflow, binary):
     code, out, err = call(binary, "--help", **no_tensorflow)
     assert (code, err) == (0, "")
     assert f"bin/{binary} --" in out
-    assert "--workdir: " in out
+    assert f"{BINARIES[binary]}: " in out
 
 
 @pytest.mark.parametrize(
@@ -384,6 +431,10 @@ def test_help_needs_no_tensorflow(no_tensorflow, binary):
         ("attack --workdir=a --output=b", "--attack"),
         ("attack --workdir=a --attack=pgd", "--output"),
         ("attack --workdir=a --attack=pgd --output=b --split=all", "--split.*all"),
+        ("transfer --output=b", "--sources"),
+        ("transfer --sources=a", "--output"),
+        ("transfer --sources=a --output=b --source=c", "Unknown command line flag"),
+        ("transfer --sources=a --output=b --set=k", "--set k: expected section.key"),
         ("export --output=b", "exactly one of --workdir and --keras_file"),
         ("export --workdir=a --keras_file=b --output=c", "exactly one of --workdir"),
         ("export --workdir=a", "--output"),
@@ -425,6 +476,14 @@ MISTAKES = {
     "evaluate --saved_model={new} --dataset=digits": (2, "no model at"),
     "evaluate --saved_model={file} --dataset=digits": (1, "cannot load the model"),
     "attack --workdir={empty} --attack=pgd --output={new}": (2, "is not a workdir"),
+    "transfer --sources={run},{empty} --output={new}": (2, "is not a workdir"),
+    "transfer --sources={run},{run}/ --output={new}": (2, "is given twice"),
+    "transfer --sources= --output={new}": (2, "at least one source"),
+    "transfer --sources={run} --attacks=pdg --output={new}": (
+        2,
+        "unknown attack 'pdg'.*'pgd'",
+    ),
+    "transfer --sources={run} --output={file}/1": (1, "cannot write .*{file}/1"),
     "export --workdir={run} --output={file}/1": (1, "cannot write .*{file}/1"),
 }
 

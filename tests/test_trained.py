@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfadv import config, experiment, models
+from tfadv import config, experiment, models, trained
 from tfadv.config import Config
 from tfadv.errors import RunError, UsageError
-from tfadv.trained import open_model
+from tfadv.trained import open_model, open_models
 
 TABLES = {
     "data": {"name": "digits", "holdout": 100},
@@ -51,7 +51,7 @@ def test_a_workdir_brings_its_own_data_and_evaluation(workdir, classifier):
     assert trained.evaluate.eps == (8 / 255,)
     assert (trained.seed, trained.steps, trained.full_steps) == (5, 40, 2000)
     assert trained.config == json.loads((workdir / "config.json").read_text())
-    assert trained.output == workdir / "evaluation"
+    assert (trained.path, trained.output) == (workdir, workdir / "evaluation")
     assert trained.name == "standard / small_cnn / digits"
 
 
@@ -70,7 +70,7 @@ def test_a_foreign_model_brings_nothing(workdir, classifier):
     np.testing.assert_array_equal(trained.predict(x), classifier(x))
     assert (trained.seed, trained.steps, trained.full_steps) == (0, None, None)
     assert trained.config == {"model": str(path), **DIGITS}
-    assert trained.output == workdir / "model-evaluation"
+    assert (trained.path, trained.output) == (path, workdir / "model-evaluation")
     assert trained.name == "model.keras"
     assert trained.evaluate == config.Evaluate(batch_size=200)
 
@@ -164,3 +164,97 @@ def test_places_without_a_model(workdir, tmp_path):
     (workdir / "model.keras").unlink()
     with pytest.raises(UsageError, match="holds no trained model yet"):
         open_model(workdir=workdir)
+
+
+# ----------------------------------------------------------------------- several models
+
+
+def finished(path, scale=1.0, **tables):
+    """A workdir of `TABLES` with `tables` laid over it, of a small random network."""
+    path.mkdir(parents=True)
+    built = experiment.build(Config(TABLES).merged(tables, "here"))
+    (path / "config.json").write_text(json.dumps(built.config))
+    model = built.make_model()
+    model.set_weights([scale * w for w in model.get_weights()])
+    model.save(path / "model.keras")
+    return path
+
+
+def test_models_by_the_names_of_their_workdirs(tmp_path):
+    paths = [finished(tmp_path / "b"), finished(tmp_path / "a", scale=0.5)]
+    models = open_models([str(path) for path in paths])
+    assert list(models) == ["b", "a"]
+    x = tf.constant(np.random.default_rng(0).random((3, 8, 8, 1), np.float32))
+    for path, model in zip(paths, models.values(), strict=True):
+        alone = open_model(workdir=path)
+        np.testing.assert_array_equal(model.predict(x), alone.predict(x))
+        assert model.output == path / "evaluation"
+    assert np.any(models["a"].predict(x) != models["b"].predict(x))
+
+
+def test_changes_are_laid_over_every_model(tmp_path):
+    paths = [finished(tmp_path / "a"), finished(tmp_path / "b")]
+    laid_over = changes(evaluate={"num_examples": 7}, train={"seed": 9})
+    models = open_models(paths, changes=laid_over)
+    found = [(m.evaluate.num_examples, m.seed) for m in models.values()]
+    assert found == [(7, 9), (7, 9)]
+
+
+@pytest.mark.parametrize(
+    ("places", "names"),
+    [
+        (["a/run", "b/run"], ["a/run", "b/run"]),
+        (["a/run", "b/run", "b/c"], ["a/run", "b/run", "c"]),
+        # The first ends in d/run, the second in e/run, the third in a/d/run.
+        (["b/d/run", "b/e/run", "a/d/run"], ["b/d/run", "e/run", "a/d/run"]),
+        (["run/run", "run"], ["run/run", "{}/run"]),
+        # A part of a name is no end of a path.
+        (["run", "my_run"], ["run", "my_run"]),
+    ],
+)
+def test_equal_names_take_as_much_of_the_path_as_tells_them_apart(
+    monkeypatch, tmp_path, places, names
+):
+    monkeypatch.setattr(trained, "open_model", lambda workdir, changes: workdir)
+    monkeypatch.setattr(trained, "_check_same_images", lambda models: None)
+    models = open_models([tmp_path / place for place in places])
+    expected = [name.format(tmp_path.name) for name in names]
+    assert models == {
+        name: tmp_path / place for name, place in zip(expected, places, strict=True)
+    }
+
+
+def test_what_is_not_several_models(tmp_path, monkeypatch):
+    path = finished(tmp_path / "a")
+    monkeypatch.chdir(tmp_path)
+    assert [str(model.path) for model in open_models(["a"]).values()] == ["a"]
+    with pytest.raises(UsageError, match="at least one trained model"):
+        open_models([])
+    with pytest.raises(UsageError, match=f"^a/ is given twice: {path} is the same"):
+        open_models([path, "a/"])
+    with pytest.raises(UsageError, match="is not a workdir"):
+        open_models([path, tmp_path / "absent"])
+
+
+def test_models_of_other_images_are_told_apart(tmp_path):
+    paths = [
+        finished(tmp_path / "a"),
+        finished(tmp_path / "b", data={"crop": 6}),
+        # Neither changes the images of the test.
+        finished(tmp_path / "c", data={"pad": 1, "holdout": 0}),
+    ]
+    assert list(open_models([paths[0], paths[2]])) == ["a", "c"]
+    with pytest.raises(UsageError, match="digits 8x8x1 by a, c; digits 6x6x1 by b"):
+        open_models(paths)
+
+
+def test_models_of_other_data_sets_are_told_apart(tmp_path, monkeypatch):
+    # Neither is read: there is no MNIST here.
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    digits, mnist = finished(tmp_path / "a"), finished(tmp_path / "b", data=MNIST)
+    assert list(open_models([mnist])) == ["b"]
+    with pytest.raises(UsageError, match="digits 8x8x1 by a; mnist 8x8x1 by b"):
+        open_models([digits, mnist])
+
+
+MNIST = {"name": "mnist", "crop": 8}

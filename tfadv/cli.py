@@ -4,6 +4,7 @@ The only module that knows absl's flags. Nothing here imports TensorFlow until a
 binary's `main` asks for it, so `--help` and wrong flags answer at once.
 """
 
+import importlib
 import os
 import pathlib
 import signal
@@ -81,16 +82,15 @@ def _fail(code, error):
     sys.exit(code)
 
 
-def load_run():
-    """The module `tfadv.run`, TensorFlow imported quietly first."""
+def load(name):
+    """The module `tfadv.<name>`, TensorFlow imported quietly first."""
     try:
         _import_tensorflow()
-        from tfadv import run
+        return importlib.import_module(f"tfadv.{name}")
     except ImportError as error:
         raise RunError(
             f"{error}. Install tfadv with its requirements: pip install -e {ROOT}"
         ) from error
-    return run
 
 
 def _import_tensorflow():
@@ -159,17 +159,27 @@ def define_model():
         "saved_model", None, "a .keras file or a SavedModel directory, of any origin"
     )
     flags.DEFINE_string("dataset", None, "data set; needed with --saved_model")
-    flags.DEFINE_list("eps", None, "sizes of the perturbation, as in 4/255,8/255")
-    flags.DEFINE_integer("num_examples", None, "the first so many images; default all")
-    flags.DEFINE_integer("batch_size", None, "images attacked at once")
-    flags.DEFINE_integer("seed", None, "seed of random attacks")
     flags.DEFINE_list(
         "input_range", ["0", "1"], "of the images a --saved_model takes, as in 0,255"
     )
     flags.DEFINE_enum(
         "outputs", "logits", ["logits", "probabilities"], "what a --saved_model returns"
     )
+    define_evaluation()
+
+
+def define_evaluation():
+    """The flags that say how trained models are attacked."""
+    flags.DEFINE_list("eps", None, "sizes of the perturbation, as in 4/255,8/255")
+    flags.DEFINE_integer("num_examples", None, "the first so many images; default all")
+    flags.DEFINE_integer("batch_size", None, "images attacked at once")
+    flags.DEFINE_integer("seed", None, "seed of random attacks")
     define_set()
+
+
+def define_attacks():
+    """--attacks."""
+    flags.DEFINE_list("attacks", None, "names of attacks; arguments go in with --set")
 
 
 def training_config():
@@ -219,16 +229,28 @@ def model_request():
     changes = config.Config()
     if values.dataset is not None:
         changes = changes.merged({"data": {"name": values.dataset}}, "--dataset")
-    for key in ("eps", "num_examples", "batch_size"):
-        value = getattr(values, key)
+    return {
+        "workdir": values.workdir,
+        "saved_model": values.saved_model,
+        "changes": evaluation_changes(changes),
+        "input_range": input_range,
+        "outputs": values.outputs,
+    }
+
+
+def evaluation_changes(changes=None):
+    """`changes`, a `config.Config`, with the flags of `define_evaluation` laid over it.
+
+    Raises:
+        UsageError: a malformed --set.
+    """
+    values = flags.FLAGS
+    changes = changes or config.Config()
+    for key in ("attacks", "eps", "num_examples", "batch_size"):
+        # Only binaries that take several attacks define --attacks.
+        value = getattr(values, key, None)
         if value is not None:
             changes = changes.merged({"evaluate": {key: value}}, f"--{key}")
     if values.seed is not None:
         changes = changes.merged({"train": {"seed": values.seed}}, "--seed")
-    return {
-        "workdir": values.workdir,
-        "saved_model": values.saved_model,
-        "changes": config.override(changes, values.set),
-        "input_range": input_range,
-        "outputs": values.outputs,
-    }
+    return config.override(changes, values.set)

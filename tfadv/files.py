@@ -11,6 +11,18 @@ import tempfile
 from tfadv.errors import RunError
 
 
+def make_directory(path):
+    """`path` as a directory, made if need be.
+
+    Raises:
+        RunError: it cannot be.
+    """
+    path = pathlib.Path(path)
+    with _as_run_error(path):
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
 @contextlib.contextmanager
 def replacing(path):
     """Yields a temporary path to write to; renamed to `path` when the block succeeds.

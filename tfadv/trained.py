@@ -24,6 +24,7 @@ class Trained:
         config: dict for `results.json`.
         seed: int, of random attacks.
         steps, full_steps: of its training; None where unknown.
+        path: the workdir or file that it was opened from, as it was written.
         output: directory that its results go to unless another is asked for.
         name: for titles.
     """
@@ -36,6 +37,7 @@ class Trained:
     seed: int
     steps: int | None
     full_steps: int | None
+    path: pathlib.Path
     output: pathlib.Path
     name: str
 
@@ -120,11 +122,83 @@ def open_model(
         seed=seed,
         steps=training["steps"] if training else None,
         full_steps=training["full_steps"] or training["steps"] if training else None,
+        path=directory.path if workdir else path,
         output=directory.path / "evaluation"
         if workdir
         else path.parent / f"{path.stem}-evaluation",
         name=_title(tables) if training else path.name,
     )
+
+
+def open_models(paths, *, changes=()):
+    """Opens several models that take the same images.
+
+    Args:
+        paths: workdirs of finished runs.
+        changes: as `open_model` takes them, for each of the models.
+
+    Returns:
+        dict from name to `Trained`, in the order of `paths`. A name is the workdir's
+        or, where two would be equal, the shortest end of the path that no other path
+        has: `kurakin`, or `seed_0/kurakin` and `seed_1/kurakin`.
+
+    Raises:
+        UsageError: no path, one path twice, models of different images (another data
+            set or crop); what `open_model` raises.
+        RunError: see `open_model`.
+    """
+    written = distinct(paths)
+    if not written:
+        raise UsageError("expected the workdir of at least one trained model")
+    models = {
+        _own_end(path, written): open_model(workdir=workdir, changes=changes)
+        for path, workdir in written.items()
+    }
+    _check_same_images(models)
+    return models
+
+
+def distinct(paths):
+    """dict from each of `paths` made absolute to how it was written, in order.
+
+    Raises:
+        UsageError: two are one directory.
+    """
+    found = {}
+    for path in paths:
+        resolved = pathlib.Path(path).resolve()
+        if resolved in found:
+            raise UsageError(
+                f"{path} is given twice: {found[resolved]} is the same directory. Name "
+                "each model once."
+            )
+        found[resolved] = path
+    return found
+
+
+def _own_end(path, paths):
+    """The shortest end of `path`, in whole names, that no other of `paths` has."""
+    for count in range(1, len(path.parts) + 1):
+        end = path.parts[-count:]
+        if sum(other.parts[-count:] == end for other in paths) == 1:
+            break
+    return str(pathlib.Path(*end))
+
+
+def _check_same_images(models):
+    names = {}
+    for name, model in models.items():
+        shape = "x".join(map(str, model.dataset.image_shape))
+        names.setdefault((model.config["data"]["name"], shape), []).append(name)
+    if len(names) > 1:
+        each = "; ".join(
+            f"{data} {shape} by {', '.join(users)}"
+            for (data, shape), users in names.items()
+        )
+        raise UsageError(
+            f"the models do not take the same images: {each}. Compare models of one "
+            "data set and one crop."
+        )
 
 
 def _title(tables):

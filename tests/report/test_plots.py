@@ -83,3 +83,103 @@ def test_examples_of_an_attack_that_did_nothing(tmp_path):
     plots.examples(x, x, y, y, y, tmp_path / "examples.png")
     # No difference is mid-grey.
     assert count(read(tmp_path / "examples.png"), [128] * 3, 1) > 2 * 80**2
+
+
+# ---------------------------------------------------------------------------- heat maps
+
+
+def crossed(accuracies):
+    """Transfer rows of 100 images: (attack, eps, source, target) -> percent."""
+    return [
+        {"source": source, "target": target, **row(attack, eps, percent, 100)}
+        for (attack, eps, source, target), percent in accuracies.items()
+    ]
+
+
+def cell(picture, percent):
+    """(rows, columns) of the pixels that have the colour of an accuracy."""
+    color = np.round(255 * np.array(matplotlib.colormaps["cividis"](percent / 100)[:3]))
+    found = np.nonzero(np.abs(picture - color).max(axis=-1) <= 2)
+    assert len(found[0]) > 500, percent
+    return found
+
+
+def center(picture, percent):
+    """(from above, from the left): the median, as the colour bar has a line of it."""
+    return [np.median(places) for places in cell(picture, percent)]
+
+
+def test_heat_map_has_a_line_a_target_and_a_column_a_source(tmp_path):
+    path = tmp_path / "new" / "map.png"
+    accuracies = {
+        ("pgd", 0.1, "a", "c"): 20,
+        ("pgd", 0.1, "a", "d"): 40,
+        ("pgd", 0.1, "b", "c"): 60,
+        ("pgd", 0.1, "b", "d"): 80,
+    }
+    plots.heat_map(crossed(accuracies), path, title="a title")
+    picture = read(path)
+    (ac, ad, bc, bd) = (center(picture, percent) for percent in accuracies.values())
+    assert ac[0] == pytest.approx(bc[0], abs=3)
+    assert ad[0] == pytest.approx(bd[0], abs=3)
+    assert ac[1] == pytest.approx(ad[1], abs=3)
+    assert bc[1] == pytest.approx(bd[1], abs=3)
+    assert ad[0] - ac[0] > 30
+    assert bc[1] - ac[1] > 30
+
+
+def test_heat_map_has_attacks_across_and_eps_down(tmp_path):
+    accuracies = {
+        ("step_fgsm", 0.2, "a", "b"): 20,
+        ("step_fgsm", 0.1, "a", "b"): 40,
+        ("pgd(steps=40, restarts=2)", 0.2, "a", "b"): 60,
+        ("pgd(steps=40, restarts=2)", 0.1, "a", "b"): 80,
+    }
+    plots.heat_map(crossed(accuracies), tmp_path / "map.png")
+    picture = read(tmp_path / "map.png")
+    first, second, third, fourth = (center(picture, p) for p in accuracies.values())
+    assert second[0] - first[0] > 50
+    assert third[1] - first[1] > 50
+    assert [fourth[0], fourth[1]] == pytest.approx([second[0], third[1]], abs=3)
+
+
+@pytest.mark.parametrize(("target", "outlined"), [("a", True), ("b", False)])
+def test_heat_map_outlines_the_white_box(tmp_path, target, outlined):
+    rows = crossed({("pgd", 0.1, "a", target): 75})
+    plots.heat_map(rows, tmp_path / "map.png")
+    picture = read(tmp_path / "map.png")
+    # A line across the cell, above the number, from its first to its last pixel.
+    down, right = cell(picture, 75)
+    height = int(np.median(down)) - 20
+    line = picture[height, right[down == height].min() : right[down == height].max()]
+    assert bool((line > 250).all(axis=-1).any()) == outlined
+
+
+def test_heat_map_leaves_what_was_not_measured_empty(tmp_path):
+    accuracies = {("pgd", 0.1, "a", "b"): 20, ("pgd", 0.1, "b", "a"): 80}
+    plots.heat_map(crossed(accuracies), tmp_path / "map.png")
+    picture = read(tmp_path / "map.png")
+    drawn = len(cell(picture, 20)[0])
+    # Two cells of 85 % grey, whose size is that of the others with their numbers.
+    assert count(picture, [217] * 3, 1) == pytest.approx(2 * drawn, rel=0.2)
+
+
+@pytest.mark.parametrize(("sources", "targets"), [(1, 1), (2, 2), (7, 4), (7, 7)])
+def test_heat_map_clips_no_name_and_no_title(tmp_path, sources, targets):
+    names = [f"na2018_cifar10_pivot_cascade_{i}" for i in range(7)]
+    rows = crossed(
+        {
+            **{("clean", 0.0, None, t): 90 for t in names[:targets]},
+            **{
+                (attack, 0.1, s, t): 50
+                for attack in ("pgd(steps=40, restarts=2)", "step_ll")
+                for s in names[:sources]
+                for t in names[:targets]
+            },
+        }
+    )
+    path = tmp_path / "map.png"
+    plots.heat_map(rows, path, title="cifar10, 10000 test images; " + "trained " * 9)
+    picture = read(path)
+    picture[3:-3, 3:-3] = 255
+    assert (picture == 255).all()

@@ -104,3 +104,59 @@ def test_render_ends_in_the_verdict():
         [("step_fgsm", 90), ("iter_fgsm", 10)]
     )
     assert table.render(measured).splitlines()[-1] == table.verdicts(measured)[0]
+
+
+def transferred(source, target, percent, attack="pgd", eps=8 / 255):
+    return {"source": source, "target": target, **row(attack, eps, percent * 5, N)}
+
+
+def test_transfer_has_a_line_a_target_and_a_column_a_source():
+    measured = [
+        transferred(None, "a_long_name", 98, "clean", 0.0),
+        transferred(None, "b", 97, "clean", 0.0),
+        transferred("b", "a_long_name", 50),
+        transferred("b", "b", 10),
+        transferred("c", "a_long_name", 60),
+        transferred("c", "b", 100),
+        # Another eps, at which one pair was not measured.
+        transferred("b", "a_long_name", 30, eps=16 / 255),
+        transferred("b", "b", 0, eps=16 / 255),
+        transferred("c", "b", 40, eps=16 / 255),
+    ]
+    first, second, third, fourth = (
+        part.splitlines() for part in table.render_transfer(measured).split("\n\n")
+    )
+    assert first == ["source 1: b", "source 2: c"]
+    assert second[0].split() == ["pgd,", "eps", "8/255", "clean", "1", "2"]
+    assert set(second[1]) == {"-"}
+    assert second[2].split() == ["a_long_name", "98.0", "50.0", "60.0"]
+    assert second[3].split() == ["b", "97.0", "10.0*", "100.0"]
+    assert third[0].split() == ["pgd,", "eps", "16/255", "clean", "1", "2"]
+    assert third[2].split() == ["a_long_name", "98.0", "30.0", "-"]
+    assert third[3].split() == ["b", "97.0", "0.0*", "40.0"]
+    # Every number ends below its heading.
+    for head, _, *lines in (second, third):
+        for line in lines:
+            assert line.index(".0") + 2 == head.index("clean") + 5
+            assert len(line.rstrip("*")) == len(head)
+    # The interval is widest where half of the images are right.
+    assert fourth[-1] == (
+        "500 test images; half of a 95 % Wilson interval is at most " + half_width(50)
+    )
+
+
+def test_targets_need_no_clean_row():
+    lines = table.render_transfer([transferred("a", "b", 50)]).splitlines()
+    assert lines[4].split() == ["b", "-", "50.0"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "full_steps", "text"),
+    [
+        (20, 2000, "20 of 2000 steps"),
+        (2000, 2000, "2000 steps"),
+        (None, None, "unknown steps"),
+    ],
+)
+def test_steps_of_steps(steps, full_steps, text):
+    assert table.steps_text(steps, full_steps) == text

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import tensorflow as tf
 from absl import logging
 from scipy import stats
@@ -26,17 +27,27 @@ def measure(predict, images, entries, eps, *, batch_size, seed=0, progress=True)
     Returns:
         list of rows, dicts as `row` makes them, clean first.
     """
-    clean = _measure(predict, images, None, [0.0], batch_size, seed, progress)
-    rows = [row("clean", 0.0, clean[0], len(images))]
-    _log(rows, progress)
-    for entry in entries:
-        correct = _measure(predict, images, entry, eps, batch_size, seed, progress)
-        found = [
-            row(entry.label, e, c, len(images))
-            for e, c in zip(eps, correct, strict=True)
+    judges = {None: judge(predict, images)}
+    rows = []
+    for entry in (None, *entries):
+        sizes = [0.0] if entry is None else eps
+        found = hits(
+            predict,
+            judges,
+            images,
+            entry,
+            sizes,
+            batch_size=batch_size,
+            seed=seed,
+            progress=progress,
+        )[None]
+        at_sizes = [
+            row(entry.label if entry else "clean", e, right.sum(), len(images))
+            for e, right in zip(sizes, found, strict=True)
         ]
-        _log(found, progress)
-        rows += found
+        rows += at_sizes
+        for one in at_sizes if progress else ():
+            logging.info("%s", in_words(one))
     return rows
 
 
@@ -59,50 +70,76 @@ def batches(images, batch_size):
         yield to_float(tf.constant(part.x)), tf.constant(part.y)
 
 
-def _measure(predict, images, entry, eps, batch_size, seed, progress):
-    """How many images are classified correctly after the attack, for each eps."""
+def judge(predict, images, top_k=1):
+    """A function (x, y) -> [n] bool: whether y is among the `top_k` largest logits.
+
+    Of equal logits those of the lower classes come first, as in argmax.
+
+    Args:
+        predict: x -> logits, in inference mode.
+        images: `Images`, whose shape x has.
+        top_k: int, at most the number of classes.
+    """
 
     @tf.function
-    def count_correct(x, y, seed):
-        if entry is None:
-            attacked = [x]
-        else:
-            attacked = core.sweep(entry.attack, predict, x, y, eps, seed)
-        return [
-            tf.math.count_nonzero(
-                tf.argmax(predict(z), axis=-1, output_type=tf.int32) == y
-            )
-            for z in attacked
-        ]
+    def is_right(x, y):
+        top = tf.math.top_k(predict(x), top_k).indices
+        return tf.reduce_any(top == y[:, None], axis=1)
 
-    # One graph, for a short last batch as well.
-    count_correct = count_correct.get_concrete_function(
-        tf.TensorSpec((None, *images.x.shape[1:]), tf.float32),
-        tf.TensorSpec([None], tf.int32),
-        tf.TensorSpec([2], tf.int64),
-    )
+    return is_right.get_concrete_function(*_batch_spec(images))
+
+
+def hits(source, judges, images, entry, eps, *, batch_size, seed, progress, desc=""):
+    """Which images are classified correctly after an attack on `source`.
+
+    Args:
+        source: x -> logits, that the attack sees.
+        judges: dict from anything to a `judge`.
+        images, batch_size, seed, progress: as `measure` takes them.
+        entry: `suite.Entry`, or None for the clean images.
+        eps: numbers; one for the clean images.
+        desc: text before the bar.
+
+    Returns:
+        dict from each key of `judges` to a bool array [len(eps), n].
+    """
+
+    @tf.function
+    def craft(x, y, seed):
+        return core.sweep(entry.attack, source, x, y, eps, seed)
+
+    if entry is not None:
+        # One graph, for a short last batch as well.
+        craft = craft.get_concrete_function(
+            *_batch_spec(images), tf.TensorSpec([2], tf.int64)
+        )
     shown = tqdm(
         batches(images, batch_size),
-        desc=entry.label if entry else "clean",
+        desc=desc + (entry.label if entry else "clean"),
         total=math.ceil(len(images) / batch_size),
         leave=False,
         disable=None if progress else True,
     )
-    counts = [
-        [int(c) for c in count_correct(x, y, core.fold(seed, number))]
-        for number, (x, y) in enumerate(shown)
-    ]
-    return [sum(column) for column in zip(*counts, strict=True)]
+    found = {key: [] for key in judges}
+    for number, (x, y) in enumerate(shown):
+        crafted = craft(x, y, core.fold(seed, number)) if entry else [x]
+        for key, is_right in judges.items():
+            found[key].append([is_right(z, y).numpy() for z in crafted])
+    return {key: np.concatenate(parts, axis=1) for key, parts in found.items()}
 
 
-def _log(rows, progress):
-    for one in rows if progress else ():
-        logging.info(
-            "%s, eps %s: %.2f %%",
-            one["attack"],
-            format_eps(one["eps"]),
-            100 * one["accuracy"],
-        )
+def _batch_spec(images):
+    return (
+        tf.TensorSpec((None, *images.x.shape[1:]), tf.float32),
+        tf.TensorSpec([None], tf.int32),
+    )
+
+
+def in_words(row):
+    """A row for the log: its attack, eps and accuracy."""
+    return (
+        f"{row['attack']}, eps {format_eps(row['eps'])}: {100 * row['accuracy']:.2f} %"
+    )
 
 
 def format_eps(eps):

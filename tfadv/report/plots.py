@@ -1,18 +1,16 @@
-"""Pictures of a result: accuracy against eps, and examples."""
+"""Pictures of a result: accuracy against eps, examples, black-box accuracies."""
+
+import itertools
+import textwrap
 
 import matplotlib
 import numpy as np
+from matplotlib.patches import Rectangle
 
 from tfadv import attacks
 from tfadv.evaluation import format_eps
-from tfadv.files import replacing
-
-
-def _figure(width, height):
-    from matplotlib.figure import Figure
-
-    # Not pyplot: no display, no global state.
-    return Figure(figsize=(width, height), layout="constrained")
+from tfadv.evaluation.transfer import crosswise
+from tfadv.report import figure as figures
 
 
 def curves(rows, path, *, title=""):
@@ -25,7 +23,7 @@ def curves(rows, path, *, title=""):
     """
     clean = next(row for row in rows if row["attack"] == "clean")
     labels = dict.fromkeys(row["attack"] for row in rows if row is not clean)
-    figure = _figure(6.4, 4.4)
+    figure = figures.new(6.4, 4.4)
     axes = figure.subplots()
     for number, label in enumerate(labels):
         line = [clean] + sorted(
@@ -52,7 +50,7 @@ def curves(rows, path, *, title=""):
     axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    _save(figure, path)
+    figures.save(figure, path)
 
 
 def examples(x, x_adv, y, predicted, predicted_adv, path, *, title=""):
@@ -70,7 +68,7 @@ def examples(x, x_adv, y, predicted, predicted_adv, path, *, title=""):
     n = len(x)
     amplify = 0.5 / max(float(np.max(np.abs(x_adv - x))), 1e-3)
     difference = np.clip(0.5 + amplify * (x_adv - x), 0, 1)
-    figure = _figure(1.15 * n + 0.9, 4.3)
+    figure = figures.new(1.15 * n + 0.9, 4.3)
     grid = figure.subplots(3, n, squeeze=False)
     names = ("clean", "adversarial", f"difference x {amplify:.3g}")
     texts = (
@@ -88,9 +86,85 @@ def examples(x, x_adv, y, predicted, predicted_adv, path, *, title=""):
             axes.set_xlabel(texts[i][j], fontsize=8, color=color)
         grid[i][0].set_ylabel(names[i], fontsize=9)
     figure.suptitle(title, fontsize=10)
-    _save(figure, path)
+    figures.save(figure, path)
 
 
-def _save(figure, path):
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=120)
+def heat_map(rows, path, *, title=""):
+    """Black-box accuracies, a panel for each attack (across) and eps (down).
+
+    A panel has a line a target and a column a source; the cells of a model attacked by
+    its own images, white box, are outlined. Cells without a row stay empty.
+
+    Args:
+        rows: of `evaluation.transfer.measure`.
+        path: PNG file, replaced.
+        title: text above.
+    """
+    (labels, sizes, targets, sources), cells = crosswise(rows)
+    clean = {target: cells.get(("clean", 0.0, target, None)) for target in targets}
+    lines = [
+        f"{target}\nclean {100 * row['accuracy']:.1f} %" if row else target
+        for target, row in clean.items()
+    ]
+    # In inches: a letter, a panel, the names outside the panels, the whole.
+    letter = 0.075
+    width = max(0.48 * len(sources), letter * max(map(len, labels)), 1.2)
+    height = max(0.36 * len(targets), 0.8)
+    left = letter * max(map(len, "\n".join(lines).split("\n")))
+    below = letter * max(map(len, sources))
+    width = max((width + 0.2) * len(labels) + left + 1.6, 5.6)
+    figure = figures.new(width, (height + 0.5) * len(sizes) + below + 1.2)
+    grid = figure.subplots(len(sizes), len(labels), squeeze=False)
+    for (i, eps), (j, label) in itertools.product(enumerate(sizes), enumerate(labels)):
+        axes = grid[i][j]
+        found = [
+            [cells.get((label, eps, target, source)) for source in sources]
+            for target in targets
+        ]
+        shown = _draw_cells(axes, found)
+        axes.set_title(f"{label}\neps {format_eps(eps)}", fontsize=8)
+        axes.set_xticks(range(len(sources)), sources, rotation=90)
+        axes.set_yticks(range(len(targets)), lines)
+        axes.tick_params(length=0, labelsize=8)
+        axes.label_outer()
+    figure.supxlabel("source: the images were made for this model", fontsize=9)
+    figure.supylabel("target: this model classifies them", fontsize=9)
+    bar = figure.colorbar(shown, ax=grid)
+    bar.set_label("accuracy of the target in %", fontsize=9)
+    bar.ax.tick_params(labelsize=8)
+    note = "outlined: images made for the target itself (white box)"
+    heading = [
+        part for text in (title, note) for part in textwrap.wrap(text, int(width * 11))
+    ]
+    figure.suptitle("\n".join(heading), fontsize=10)
+    figures.save(figure, path)
+
+
+def _draw_cells(axes, found):
+    percent = np.array(
+        [[np.nan if row is None else 100 * row["accuracy"] for row in r] for r in found]
+    )
+    # Its lightness alone tells high from low, so that every eye and a copier see it.
+    shown = axes.imshow(percent, cmap="cividis", vmin=0, vmax=100, aspect="auto")
+    axes.set_facecolor("0.85")
+    for (i, j), value in np.ndenumerate(percent):
+        if np.isnan(value):
+            continue
+        axes.text(
+            *(j, i, f"{value:.1f}"),
+            color="black" if value > 55 else "white",
+            fontsize=8,
+            ha="center",
+            va="center",
+        )
+        if found[i][j]["source"] == found[i][j]["target"]:
+            for color, linewidth in (("white", 3.0), ("black", 1.2)):
+                axes.add_patch(
+                    Rectangle(
+                        *((j - 0.46, i - 0.46), 0.92, 0.92),
+                        fill=False,
+                        edgecolor=color,
+                        linewidth=linewidth,
+                    )
+                )
+    return shown

@@ -1,7 +1,10 @@
 """Rows as a text table, and in words which of them to believe."""
 
+import itertools
+
 from tfadv import attacks
 from tfadv.evaluation import format_eps
+from tfadv.evaluation.transfer import crosswise
 
 # A one-step attack that leaves this much more accuracy than the iterative one, with
 # disjoint intervals, does so because its gradient misleads, not for lack of steps.
@@ -37,6 +40,60 @@ def render(rows):
     n = rows[0]["n"]
     lines += ["", f"{n} test images; +- half of the 95 % Wilson interval"]
     return "\n".join(lines + verdicts(rows))
+
+
+def render_transfer(rows):
+    """A table of black-box accuracies in percent for each attack and eps.
+
+    A line is a target, a column a source, which has a number so that long names fit.
+
+    Args:
+        rows: of `evaluation.transfer.measure`.
+
+    Returns:
+        str, lines joined by newlines.
+    """
+    (labels, sizes, targets, sources), cells = crosswise(rows)
+    lines = [f"source {i}: {source}" for i, source in enumerate(sources, 1)]
+    panels = {
+        f"{label}, eps {format_eps(eps)}": (label, eps)
+        for label, eps in itertools.product(labels, sizes)
+    }
+    width = max(map(len, (*panels, *targets)))
+    columns = "".join(f"{text:>7} " for text in ("clean", *range(1, len(sources) + 1)))
+    for heading, place in panels.items():
+        head = f"{heading:<{width}}{columns.rstrip()}"
+        lines += ["", head, "-" * len(head)]
+        for target in targets:
+            found = [cells.get(("clean", 0.0, target, None))]
+            found += [cells.get((*place, target, source)) for source in sources]
+            line = "".join(map(_transfer_cell, found))
+            lines.append(f"{target:<{width}}{line}".rstrip())
+    widest = max(row["ci95"][1] - row["ci95"][0] for row in rows)
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "accuracy in %: a line is a target, a column the source that the images",
+            "were made for; * the target itself, white box",
+            f"{rows[0]['n']} test images; half of a 95 % Wilson interval is at most "
+            f"{50 * widest:.1f}",
+        ]
+    )
+
+
+def _transfer_cell(row):
+    if row is None:
+        return f"{'-':>7} "
+    mark = "*" if row["source"] == row["target"] else " "
+    return f"{100 * row['accuracy']:>7.1f}{mark}"
+
+
+def steps_text(steps, full_steps):
+    """How long a model was trained, as in `20 of 2000 steps`; None where unknown."""
+    if steps is None:
+        return "unknown steps"
+    return f"{steps} of {full_steps} steps" if full_steps != steps else f"{steps} steps"
 
 
 def _cell(row):

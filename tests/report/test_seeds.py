@@ -1,0 +1,78 @@
+import pytest
+
+from tfadv.evaluation.whitebox import row
+from tfadv.report import seeds
+
+# Right of ten images, by seed.
+CLEAN, PGD = (9, 8, 10), (2, 4, 6)
+
+
+def results(clean=CLEAN, pgd=PGD):
+    return [
+        {"rows": [row("clean", 0.0, a, 10), row("pgd", 16 / 255, b, 10)]}
+        for a, b in zip(clean, pgd, strict=True)
+    ]
+
+
+def test_summarize():
+    """sd = sqrt(sum (a - mean)^2 / (n - 1)) = sqrt(0.02 / 2) and sqrt(0.08 / 2)."""
+    clean, pgd = seeds.summarize(results())
+    assert clean == {
+        "attack": "clean",
+        "eps": 0.0,
+        "mean": pytest.approx(0.9),
+        "sd": pytest.approx(0.1),
+        "accuracies": [0.9, 0.8, 1.0],
+        "n": 10,
+    }
+    assert pgd == {
+        "attack": "pgd",
+        "eps": 16 / 255,
+        "mean": pytest.approx(0.4),
+        "sd": pytest.approx(0.2),
+        "accuracies": [0.2, 0.4, 0.6],
+        "n": 10,
+    }
+
+
+def test_a_single_run_has_no_standard_deviation():
+    clean, _ = seeds.summarize(results((9,), (2,)))
+    assert (clean["mean"], clean["sd"], clean["accuracies"]) == (0.9, None, [0.9])
+
+
+def test_runs_of_other_rows_are_not_summarized():
+    one, two = results((9, 8), (2, 4))
+    del two["rows"][-1]
+    with pytest.raises(ValueError):
+        seeds.summarize([one, two])
+
+
+def test_lines_are_the_mean_in_a_band_of_one_standard_deviation():
+    clean, pgd = seeds.as_lines(seeds.summarize(results()))
+    assert clean == {
+        "attack": "clean",
+        "eps": 0.0,
+        "accuracy": pytest.approx(0.9),
+        "ci95": pytest.approx([0.8, 1.0]),
+    }
+    assert (pgd["attack"], pgd["eps"]) == ("pgd", 16 / 255)
+    assert pgd["ci95"] == pytest.approx([0.2, 0.6])
+    single, _ = seeds.as_lines(seeds.summarize(results((9,), (2,))))
+    assert single["ci95"] == [0.9, 0.9]
+
+
+def test_render():
+    assert seeds.render(seeds.summarize(results())).splitlines() == [
+        "accuracy in %      mean      sd   least    most",
+        "-----------------------------------------------",
+        "clean             90.00   10.00   80.00  100.00",
+        "pgd, eps 16/255   40.00   20.00   20.00   60.00",
+        "",
+        "3 runs, 10 test images each",
+    ]
+
+
+def test_render_a_single_run():
+    lines = seeds.render(seeds.summarize(results((9,), (2,)))).splitlines()
+    assert lines[2].split() == ["clean", "90.00", "-", "90.00", "90.00"]
+    assert lines[-1] == "1 runs, 10 test images each"

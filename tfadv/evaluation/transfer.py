@@ -1,0 +1,129 @@
+"""Accuracy of classifiers under attacks that were made for another: black box."""
+
+import itertools
+
+from absl import logging
+
+from tfadv.evaluation.whitebox import hits, in_words, judge, row
+
+
+def measure(
+    sources,
+    targets,
+    images,
+    entries,
+    eps,
+    *,
+    batch_size,
+    seed=0,
+    top_k=1,
+    progress=True,
+):
+    """Accuracy of every target on images that attacks made for every source.
+
+    Each source is attacked once by each attack, whatever the number of targets. A
+    target under its own name is attacked in the white box: its rows are those of
+    `whitebox.measure` with the same batch size and seed.
+
+    Args:
+        sources, targets: dicts from name to predict, x -> logits in inference mode. A
+            name stands for one model in both.
+        images: `Images` as the models take them.
+        entries: `suite.Entry`s.
+        eps: numbers, in the units of x.
+        batch_size: int.
+        seed: int, of random attacks.
+        top_k: int; an image counts as right where its class is among the `top_k`
+            largest logits.
+        progress: whether to show bars (on a terminal) and log each row.
+
+    Returns:
+        list of rows: dicts as `whitebox.row` makes them, with `source` and `target`
+        before. First a clean one for each target, whose source is None. The others
+        end in the fields `transfer_rate` and `kept` of `transfer_rate`. The error rate
+        of Kurakin et al. 2017 (table 6) is 1 - `accuracy`.
+
+    Raises:
+        ValueError: a name stands for two models.
+    """
+    for name in sources.keys() & targets.keys():
+        if sources[name] is not targets[name]:
+            raise ValueError(
+                f"{name!r} names one model in `sources` and another in `targets`: give "
+                "each model a name of its own"
+            )
+    judges = {
+        name: judge(predict, images, top_k)
+        for name, predict in {**targets, **sources}.items()
+    }
+    settings = {"batch_size": batch_size, "seed": seed, "progress": progress}
+    clean = {
+        name: right[0]
+        for name, right in hits(None, judges, images, None, [0.0], **settings).items()
+    }
+    rows = []
+
+    def add(source, target, label, size, right, **more):
+        counted = row(label, size, right.sum(), len(images))
+        rows.append({"source": source, "target": target, **counted, **more})
+        if progress:
+            way = f"{source} -> {target}" if source is not None else target
+            logging.info("%s: %s", way, in_words(rows[-1]))
+
+    for target in targets:
+        add(None, target, "clean", 0.0, clean[target])
+    for source, entry in itertools.product(sources, entries):
+        watched = {name: judges[name] for name in (source, *targets)}
+        right = hits(
+            *(sources[source], watched, images, entry, eps),
+            **settings,
+            desc=f"{source}: ",
+        )
+        for target, (i, e) in itertools.product(targets, enumerate(eps)):
+            rate, kept = transfer_rate(
+                clean[source], right[source][i], right[target][i]
+            )
+            add(
+                *(source, target, entry.label, e, right[target][i]),
+                transfer_rate=rate,
+                kept=kept,
+            )
+    return rows
+
+
+def crosswise(rows):
+    """Rows of `measure` by where they stand, for tables and pictures.
+
+    Returns:
+        (attacks, sizes, targets, sources): lists of what occurs in attacked rows, in
+            their order.
+        cells: dict from (attack, eps, target, source) to the row, the clean ones under
+            ("clean", 0.0, target, None).
+    """
+    keys = ("attack", "eps", "target", "source")
+    cells = {tuple(row[key] for key in keys): row for row in rows}
+    attacked = [place for place in cells if place[-1] is not None]
+    return [
+        list(dict.fromkeys(values)) for values in zip(*attacked, strict=True)
+    ], cells
+
+
+def transfer_rate(source_clean, source_attacked, target_attacked):
+    """How many of the images that fool the source fool the target as well.
+
+    Kept are images that the source classifies correctly when clean and wrongly when
+    attacked; the rate is the share of them that the target classifies wrongly when
+    attacked. What the target makes of the clean image does not matter.
+
+    Args:
+        source_clean, source_attacked, target_attacked: [n] bool, whether the source
+            is right on the clean image, and either is on the one made for the source.
+
+    Returns:
+        (rate, kept): a fraction, None where nothing is kept, and the number kept.
+
+    Source: Kurakin et al. 2017, section 4.4 and table 4.
+    """
+    keep = source_clean & ~source_attacked
+    kept = int(keep.sum())
+    return (float((~target_attacked[keep]).mean()) if kept else None), kept
