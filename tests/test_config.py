@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 import math
+import pathlib
 import subprocess
 import sys
 from typing import Any, Literal
@@ -78,7 +79,10 @@ def test_the_same_name_keeps_the_arguments_of_the_base(write, name):
     "text, expected",
     [
         ("[atack]\nname = 1", ("unknown table [atack]; did you mean 'attack'?",)),
-        ("[zzz]", ("unknown table [zzz]", "Tables: data, model, attack, defense")),
+        (
+            "[zzz]",
+            ("unknown table [zzz]", "Tables: data, model, attack, defense, stor"),
+        ),
         ("steps = 3", ("unknown table [steps]",)),
         ("train = 3", ("'train' must be a table; write [train] above its keys", "3")),
         ("[[train]]\nsteps = 3", ("'train' must be a table",)),
@@ -356,7 +360,11 @@ def test_train_defaults_are_valid_and_zero_is_a_seed():
 
 @pytest.mark.parametrize(
     "field",
-    [f.name for f in dataclasses.fields(config.Train) if f.name != "seed"],
+    [
+        field.name
+        for field in dataclasses.fields(config.Train)
+        if field.name not in ("seed", "init_from")
+    ],
 )
 def test_train_counts_start_at_one(field):
     with pytest.raises(ValueError, match=f"`{field}` must be at least 1; received 0"):
@@ -445,6 +453,46 @@ def test_shortened_leaves_wrong_types_to_bind():
         assert "expected int" in error_of(config.coerce, short[section][key], hint, "w")
 
 
+@pytest.mark.parametrize(
+    "step, fraction, expected",
+    [(400, 0.1, 40), (391, 0.1, 39), (3910, 2.0, 7820), (4, 0.1, 1), (0, 0.5, 1)],
+)
+def test_scaled(step, fraction, expected):
+    assert config.scaled(step, fraction) == expected
+
+
+@pytest.mark.parametrize(
+    "momentum, steps, expected",
+    [
+        # Of 1000 steps; a mean over 1 / (1 - momentum) = 1000 of them, say.
+        (0.999, 100, 0.99),  # over 100
+        (0.999, 500, 0.998),  # over 500
+        # Never over less than ten steps, unless it was.
+        (0.99, 100, 0.9),
+        (0.999, 1, 0.9),
+        (0.9, 100, 0.9),
+        (0.8, 100, 0.8),
+        # Longer.
+        (0.99, 2000, 0.995),
+        (0.8, 4000, 0.95),
+        (0.999, 1000, 0.999),
+    ],
+)
+def test_shortened_scales_what_batch_normalisation_averages_over(
+    momentum, steps, expected
+):
+    tables = {"model": {"bn_momentum": momentum}, "train": {"steps": 1000}}
+    short = config.shortened(config.Config(tables), steps)
+    assert short["model"] == pytest.approx({"bn_momentum": expected}, abs=1e-12)
+
+
+@pytest.mark.parametrize("momentum", ["a", 0, 1, 0.0, 1.0, True])
+def test_shortened_leaves_a_momentum_that_averages_nothing(momentum):
+    tables = {"model": {"bn_momentum": momentum}, "train": {"steps": 1000}}
+    short = config.shortened(config.Config(tables), 100)
+    assert short["model"] == {"bn_momentum": momentum}
+
+
 def test_shortened_to_nothing_is_refused_by_train():
     short = config.shortened(scheduled(), 0)
     message = error_of(config.build, config.Train, short["train"], where="w")
@@ -483,3 +531,60 @@ def test_configurations_are_read_without_tensorflow():
         "sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=".").returncode == 0
+
+
+# Stored images.
+
+
+def test_stored_images_have_every_whole_pixel_up_to_the_largest():
+    assert config.Stored(path="a").eps == tuple(i / 255 for i in range(1, 17))
+    stored = config.build(config.Stored, {"path": "a", "max_eps": "3/255"}, where="w")
+    assert stored.eps == (1 / 255, 2 / 255, 3 / 255)
+    assert config.Stored(path="a", max_eps=1.0).eps[-1] == 1
+
+
+@pytest.mark.parametrize("given", [{}, {"path": "a", "source": "b"}])
+def test_stored_images_come_from_one_place(given):
+    message = error_of(config.build, config.Stored, given, where="f.toml [stored]")
+    assert message.startswith("f.toml [stored]: give exactly one of `path`")
+    assert f"{given.get('path')!r} and {given.get('source')!r}" in message
+
+
+@pytest.mark.parametrize("pixels", [-1, 0, 1 / 4, 16.5, 256])
+def test_stored_images_of_other_than_whole_pixels(pixels):
+    with pytest.raises(ValueError, match="`max_eps` must be whole pixels"):
+        config.Stored(path="a", max_eps=pixels / 255)
+
+
+@pytest.mark.parametrize("heir", ["", "[stored]\nattack = 'pgd'"])
+def test_the_source_of_stored_images_is_relative_to_the_file_that_names_it(
+    write, tmp_path, heir
+):
+    """Not to those that inherit it, wherever they are."""
+    write("sub/base.toml", "[stored]\nsource = '../source.toml'")
+    path = write("other/heir.toml", f"base = '../sub/base.toml'\n{heir}")
+    found = config.load(path)["stored"]["source"]
+    source = write("source.toml", "")
+    assert pathlib.Path(found).samefile(source)
+    absolute = write("absolute.toml", f"[stored]\nsource = '{source}'")
+    assert config.load(absolute)["stored"]["source"] == str(source)
+
+
+def test_an_heir_replaces_the_source_of_stored_images(write, tmp_path):
+    write("sub/base.toml", "[stored]\nsource = 'a.toml'")
+    text = "base = 'sub/base.toml'\n[stored]\nsource = 'b.toml'"
+    stored = config.load(write("heir.toml", text))["stored"]
+    assert stored == {"source": str(tmp_path / "b.toml")}
+
+
+def test_an_heir_has_images_instead_of_a_source(write):
+    write("base.toml", "[stored]\nsource = 'a.toml'")
+    text = "base = 'base.toml'\n[stored]\nsource = 'none'\npath = 'images'"
+    stored = config.load(write("heir.toml", text))["stored"]
+    assert config.build(config.Stored, stored, where="w").path == "images"
+
+
+def test_another_type_of_source_is_left_to_bind(write):
+    loaded = config.load(write("a.toml", "[stored]\nsource = 3"))
+    message = error_of(config.build, config.Stored, loaded["stored"], where="w")
+    assert "w source: expected str, received 3" in message

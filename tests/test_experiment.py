@@ -98,6 +98,7 @@ def test_the_resolved_configuration_holds_every_default():
         "adversarial_weight": 0.3,
         "eps_law": "truncated",
         "delay": 0,
+        "stored": 0,
         "label_smoothing": 0.0,
     }
     assert resolved["data"] == {
@@ -110,6 +111,7 @@ def test_the_resolved_configuration_holds_every_default():
     assert resolved["optimizer"]["beta_1"] == 0.9
     assert resolved["train"]["checkpoint_every"] == 500
     assert resolved["evaluate"]["num_examples"] is None
+    assert "stored" not in resolved
 
 
 def test_clean_training_needs_no_attack():
@@ -160,6 +162,7 @@ def test_every_model_is_new():
         (["defense.adversarial_weight=-1"], 1, "`adversarial_weight` must not be"),
         (["train.steps=0"], 1, "`steps` must be at least 1; received 0"),
         (["train.steps=1.5"], 1, "steps: expected int, received 1.5"),
+        (["train.init_from=3"], 1, "init_from: expected str, received 3"),
         # Sizes: 1,347 images less 147 held out are trained on, 450 tested.
         (["data.crop=9"], 1, "`crop` must be at most the image's side, 8; received 9"),
         (["data.holdout=1347"], 1, "`holdout` must be from 0 to 1346; received 1347"),
@@ -213,6 +216,68 @@ def test_a_part_without_a_name(section):
     del tables[section]
     with pytest.raises(UsageError, match=rf"\[{section}\]: missing key 'name'"):
         make(tables)
+
+
+@pytest.mark.parametrize(
+    "overrides, replicas, message",
+    [
+        (["mode=pivots"], 1, "mode: 'pivots' is none of"),
+        (["norm=3"], 1, "norm: 3 is none of 1, 2"),
+        (["embedding_weight=-1"], 1, "`embedding_weight` must not be negative"),
+        (["embedding=logit"], 1, "`embedding` names a layer of the classifier"),
+        # All 32 images of a batch have a twin unless `k` says how many.
+        (["k=33"], 1, "`k` must be at most the batch size 32; received 33"),
+        (["k=31"], 2, "`k` must be a multiple of the 2 replicas; received 31"),
+    ],
+)
+def test_a_wrong_unified_embedding(overrides, replicas, message):
+    with pytest.raises(UsageError, match=r"\[defense\]") as caught:
+        make(load("pivot", *(f"defense.{text}" for text in overrides)), replicas)
+    text = str(caught.value)
+    assert message in text
+    assert "\n" not in text
+
+
+def test_the_embedding_of_the_configuration_is_a_layer_of_the_network():
+    defense = make(load("pivot", "defense.embedding=embedding", "defense.k=8"))
+    assert (defense.embedding, defense.k, defense.mode) == ("embedding", 8, "pivot")
+
+
+def test_stored_images_are_resolved():
+    built = experiment.build(load("cascade", "stored.max_eps=2/255"))
+    source = str(CONFIGS / "pivot.toml")
+    assert built.stored == config.Stored(source=source, max_eps=2 / 255)
+    assert built.config["stored"] == {
+        "path": None,
+        "source": source,
+        "attack": "iter_fgsm",
+        "max_eps": 2 / 255,
+    }
+    assert built.config["defense"]["stored"] == 16
+    assert experiment.build(load("kurakin")).stored is None
+
+
+@pytest.mark.parametrize(
+    "method, overrides, message",
+    [
+        ("cascade", ["defense.stored=0"], "[stored]: give both or neither"),
+        ("kurakin", ["defense.stored=2"], "[stored]: give both or neither"),
+        ("kurakin", ["stored.path=a"], "[stored]: give both or neither"),
+        ("standard", ["stored.path=a"], "[stored]: give both or neither"),
+        ("cascade", ["stored.path=a"], "give exactly one of `path`"),
+        ("cascade", ["stored.source=none"], "give exactly one of `path`"),
+        ("cascade", ["stored.attack=iter_fgs"], "did you mean 'iter_fgsm'?"),
+        ("cascade", ["stored.max_eps=0.1"], "`max_eps` must be whole pixels"),
+        ("cascade", ["stored.eps=0.1"], "unknown key 'eps'"),
+        ("cascade", ["defense.stored=33"], "`stored` must be at most the 32"),
+    ],
+)
+def test_wrong_stored_images(method, overrides, message):
+    with pytest.raises(UsageError) as caught:
+        make(load(method, *overrides))
+    text = str(caught.value)
+    assert message in text
+    assert "\n" not in text
 
 
 def test_an_attack_without_a_name():

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -8,12 +9,14 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from tfadv import config, run
+from tfadv import config, data, run
 from tfadv.config import Config
 from tfadv.data import digits
-from tfadv.errors import RunError, UsageError
+from tfadv.errors import RunError, Stopped, UsageError
+from tfadv.evaluation.whitebox import row
 
-KURAKIN = pathlib.Path(__file__).resolve().parents[1] / "configs" / "kurakin.toml"
+CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
+KURAKIN = CONFIGS / "kurakin.toml"
 EPS = 16 / 255
 
 
@@ -112,7 +115,7 @@ def test_other_attacks_are_measured_without_training(finished, workdir, starts):
     assert [row["attack"] for row in found["rows"]] == ["clean", "pgd", "random_sign"]
     assert found["rows"][0] == finished[1]["rows"][0]
     assert found["config"]["evaluate"]["attacks"] == ["pgd"]
-    assert starts == [20]
+    assert starts == []
     assert same(weights(workdir), weights(finished[0]))
 
 
@@ -177,8 +180,7 @@ def test_craft_images(finished, tmp_path, split):
     trained = run.open_model(workdir=finished[0])
     path = run.craft_images(trained, "iter_fgsm", tmp_path, split=split)
     assert path == tmp_path / "digits_iter_fgsm" / "1.0.0"
-    stored = tfds.builder_from_directory(path).as_dataset(split=split)
-    found = list(tfds.as_numpy(stored))
+    found = list(tfds.builder_from_directory(path).as_data_source(split=split))
     # Held-out images count: positions are those of the source.
     source = digits.read(split)
     assert [e["source_index"] for e in found] == list(range(60))
@@ -220,3 +222,211 @@ def test_report_says_steps_of_steps(finished, steps, full_steps, text):
     first, _, head, *_ = run.report_text(found).splitlines()
     assert first == f"{text}, seed 0"
     assert head.split() == ["accuracy", "in", "%", "eps", "16/255"]
+
+
+# From the end of another run.
+
+
+def clean(steps, *overrides):
+    """Clean training on the digits, whose rate drops at step 7 however long it is."""
+    small = [
+        f"train.steps={steps}",
+        "train.checkpoint_every=8",
+        "optimizer.boundaries=[7]",
+        "model.width=4",
+        'evaluate.attacks=["step_fgsm"]',
+        "evaluate.eps=16/255",
+        "evaluate.num_examples=60",
+    ]
+    return config.load(CONFIGS / "standard.toml", [*small, *overrides])
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory):
+    """The workdir of six steps of clean training."""
+    path = tmp_path_factory.mktemp("origin") / "workdir"
+    exp, workdir = run.fit(clean(6), path)
+    assert (exp.train.steps, workdir.path) == (6, path)
+    return path
+
+
+@pytest.fixture
+def unreadable(monkeypatch):
+    """No data can be read."""
+
+    def read(split, data_dir):
+        raise AssertionError(f"{split} data was read")
+
+    for name, source in data.DATASETS.items():
+        monkeypatch.setitem(data.DATASETS, name, dataclasses.replace(source, read=read))
+
+
+def test_a_run_goes_on_from_the_end_of_another(origin, tmp_path, starts):
+    """As if it had been one, and from its own checkpoints when it is killed."""
+    whole, more = tmp_path / "whole", tmp_path / "more"
+    run.fit(clean(10), whole)
+    tables = clean(10, f"train.init_from={origin}")
+    run.fit(tables, more)
+    assert starts == [0, 6]
+    assert same(weights(more), weights(whole))
+    assert not same(weights(more), weights(origin))
+
+    for path in (more / "checkpoints").glob("ckpt-10.*"):
+        path.unlink()
+    (more / "model.keras").unlink()
+    shutil.rmtree(more / "saved_model")
+    run.fit(tables, more)
+    assert starts == [0, 6, 8]
+    assert same(weights(more), weights(whole))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("model.width=5", "has model.width = 4, this run has 5"),
+        ("model.name=lenet", "has model.name = 'small_cnn', this run has 'lenet'"),
+        ("data.crop=6", "has data.crop = None, this run has 6"),
+        ("data.name=mnist", "has data.name = 'digits', this run has 'mnist'"),
+        ("train.steps=6", "has 6 steps, which count; `steps` must be more, received 6"),
+        ("train.steps=5", "`steps` must be more, received 5"),
+    ],
+)
+def test_a_run_that_cannot_go_on_from_another(
+    origin, tmp_path, unreadable, change, message
+):
+    with pytest.raises(UsageError) as caught:
+        run.fit(clean(10, f"train.init_from={origin}", change), tmp_path / "more")
+    text = str(caught.value)
+    assert text.startswith(f"train.init_from: {origin} has ") and message in text
+    assert "\n" not in text
+    # The same workdir can be used when that is mended.
+    assert not (tmp_path / "more").exists()
+
+
+@pytest.mark.parametrize(
+    ("lost", "kind", "message"),
+    [
+        (None, UsageError, "is not a workdir"),
+        ("model.keras", UsageError, "holds no trained model yet"),
+        ("checkpoints", RunError, "no checkpoint to start from"),
+    ],
+)
+def test_going_on_from_what_is_not_finished(
+    origin, tmp_path, unreadable, lost, kind, message
+):
+    spoiled = tmp_path / "spoiled"
+    if lost is not None:
+        shutil.copytree(origin, spoiled)
+        shutil.move(spoiled / lost, tmp_path / "moved")
+    tables = clean(10, f"train.init_from={spoiled}")
+    with pytest.raises(kind, match=message):
+        run.fit(tables, tmp_path / "more")
+
+
+def test_what_was_fitted_is_measured_without_training(origin, tmp_path, starts):
+    path = shutil.copytree(origin, tmp_path / "copy")
+    found = run.train(clean(6), path)
+    assert starts == []
+    assert [row["attack"] for row in found["rows"]] == [
+        "clean",
+        "step_fgsm",
+        "random_sign",
+    ]
+    assert json.loads((path / "results.json").read_text()) == found
+    assert same(weights(path), weights(origin))
+
+
+# Several seeds.
+
+
+def test_seeds_by_hand(tmp_path, monkeypatch):
+    """Of ten images each: 9, 8 and 10 clean ones are right, and 5, 5 and 5."""
+    calls = []
+
+    def train(tables, path, **options):
+        calls.append((tables["train"], path, options))
+        right = {5: 9, 6: 8, 7: 10}[tables["train"]["seed"]]
+        rows = [row("clean", 0.0, right, 10), row("pgd", 16 / 255, 5, 10)]
+        return {"rows": rows, "config": {}, "seed": 1, "steps": 20, "full_steps": 60}
+
+    monkeypatch.setattr(run, "train", train)
+    tables = clean(20, "train.seed=5")
+    found = run.train_seeds(tables, tmp_path, 3, data_dir="d")
+    schedule = tables["train"]
+    assert calls == [
+        (schedule | {"seed": seed}, tmp_path / f"seed_{seed}", {"data_dir": "d"})
+        for seed in (5, 6, 7)
+    ]
+    assert schedule["seed"] == 5
+    assert json.loads((tmp_path / "results.json").read_text()) == found
+    rows = found.pop("rows")
+    assert found == {
+        "config": {},
+        "seed": None,
+        "seeds": [5, 6, 7],
+        "steps": 20,
+        "full_steps": 60,
+    }
+    assert [r["accuracies"] for r in rows] == [[0.9, 0.8, 1.0], [0.5, 0.5, 0.5]]
+    assert [r["mean"] for r in rows] == pytest.approx([0.9, 0.5])
+    assert [r["sd"] for r in rows] == pytest.approx([0.1, 0])
+    assert (tmp_path / "curves.png").stat().st_size > 500
+
+    first, _, *table = run.report_text(found | {"rows": rows}).splitlines()
+    assert first == "20 of 60 steps, seeds 5 to 7"
+    assert [line.split() for line in table if line.startswith(("clean", "pgd"))] == [
+        ["clean", "90.00", "10.00", "80.00", "100.00"],
+        ["pgd,", "eps", "16/255", "50.00", "0.00", "50.00", "50.00"],
+    ]
+    assert table[-1] == "3 runs, 10 test images each"
+
+
+def test_seeds_begin_with_the_default(tmp_path, monkeypatch):
+    class Enough(Exception):
+        pass
+
+    def train(tables, path):
+        assert (tables["train"]["seed"], path) == (0, tmp_path / "seed_0")
+        raise Enough
+
+    monkeypatch.setattr(run, "train", train)
+    with pytest.raises(Enough):
+        run.train_seeds(clean(20), tmp_path, 2)
+
+
+def test_a_wrong_seed_of_several_is_told_in_one_line(tmp_path):
+    with pytest.raises(UsageError, match="seed: expected int, received 'x'"):
+        run.train_seeds(clean(4, "train.seed=x"), tmp_path / "seeds", 2)
+
+
+def test_seeds_go_on_where_they_were_killed(tmp_path, starts, monkeypatch):
+    tables, path = clean(4), tmp_path / "seeds"
+
+    def stopped(*args, **kwargs):
+        raise Stopped(0, 15)
+
+    with monkeypatch.context() as patch:
+        train = run.train
+        patch.setattr(
+            run, "train", lambda one, to: (stopped if starts else train)(one, to)
+        )
+        with pytest.raises(Stopped):
+            run.train_seeds(tables, path, 2)
+    assert starts == [0]
+    assert not (path / "results.json").exists()
+
+    found = run.train_seeds(tables, path, 2)
+    assert starts == [0, 0]
+    before = content(path / "seed_0"), content(path / "seed_1")
+    assert run.train_seeds(tables, path, 2) == found
+    assert starts == [0, 0]
+    after = content(path / "seed_0"), content(path / "seed_1")
+    assert after == before
+
+    assert not same(weights(path / "seed_0"), weights(path / "seed_1"))
+    each = [
+        json.loads((path / f"seed_{n}" / "results.json").read_text()) for n in (0, 1)
+    ]
+    assert [one["seed"] for one in each] == [0, 1]
+    accuracies = [[one["rows"][i]["accuracy"] for one in each] for i in range(3)]
+    assert [r["accuracies"] for r in found["rows"]] == accuracies

@@ -21,7 +21,16 @@ from fractions import Fraction
 
 from tfadv.errors import UsageError, nearest
 
-SECTIONS = ("data", "model", "attack", "defense", "optimizer", "train", "evaluate")
+SECTIONS = (
+    "data",
+    "model",
+    "attack",
+    "defense",
+    "stored",
+    "optimizer",
+    "train",
+    "evaluate",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,6 +48,8 @@ class Train:
         summary_every: int, steps between points of the training curves.
         full_steps: int, steps of the whole schedule where `shortened` cut the run, so
             that no result of a short run passes for one of the whole; else None.
+        init_from: workdir of a finished run of the same network and data, whose
+            weights, optimizer and step this one goes on from (its steps count).
     """
 
     steps: int
@@ -50,11 +61,12 @@ class Train:
     validation_examples: int = 256
     summary_every: int = 50
     full_steps: int | None = None
+    init_from: str | None = None
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
             value, least = getattr(self, field.name), int(field.name != "seed")
-            if value is not None and value < least:
+            if isinstance(value, int) and value < least:
                 raise ValueError(
                     f"`{field.name}` must be at least {least}; received {value}"
                 )
@@ -87,6 +99,44 @@ class Evaluate:
             )
         if not self.attacks or not self.eps:
             raise ValueError("`attacks` and `eps` must each name at least one")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stored:
+    """Adversarial images made beforehand, for a defence that mixes some of them in.
+
+    Args:
+        path: directory that `bin/attack --split=train` wrote.
+        source: instead of `path`, the configuration file of the model to make them
+            from, relative to the file that names it; it is trained in WORKDIR/source
+            and its images are written to WORKDIR/stored.
+        attack: name of the attack that makes them.
+        max_eps: the largest of their sizes, which are all whole pixels 1/255, 2/255, ..
+            up to it.
+    """
+
+    path: str | None = None
+    source: str | None = None
+    attack: str = "iter_fgsm"
+    max_eps: float = 16 / 255
+
+    def __post_init__(self):
+        if (self.path is None) == (self.source is None):
+            raise ValueError(
+                "give exactly one of `path` (a directory of bin/attack) and `source` "
+                f"(a configuration); received {self.path!r} and {self.source!r}"
+            )
+        pixels = self.max_eps * 255
+        if not 1 <= round(pixels) <= 255 or abs(pixels - round(pixels)) > 1e-3:
+            raise ValueError(
+                "`max_eps` must be whole pixels from 1/255 to 255/255; received "
+                f"{self.max_eps:g}"
+            )
+
+    @property
+    def eps(self):
+        """The sizes of the stored images, in the units of x."""
+        return tuple(i / 255 for i in range(1, round(self.max_eps * 255) + 1))
 
 
 class Config(dict):
@@ -167,31 +217,39 @@ def override(config, overrides):
     return config
 
 
+def scaled(step, fraction):
+    """A step of a schedule where the whole is `fraction` times as long; at least 1."""
+    return max(1, round(step * fraction))
+
+
 def shortened(config, steps):
     """`config` with `steps` steps and the rest of its schedule in proportion.
 
-    The drops of the learning rate and the defence's delay move with the end; the
+    The drops of the learning rate and the defence's delay move with the end, and
+    batch normalisation averages over as many steps fewer (but at least ten). The
     length that the file says is kept as `train.full_steps`.
     """
     full = config.get("train", {}).get("steps")
     changes = {"train": {"steps": steps}}
     if isinstance(full, int) and full != steps and steps > 0:
-
-        def moved(step):
-            return max(1, round(step * steps / full))
-
+        moved = functools.partial(scaled, fraction=steps / full)
         changes["train"]["full_steps"] = full
         boundaries = config.get("optimizer", {}).get("boundaries")
         boundaries = [boundaries] if isinstance(boundaries, int) else boundaries
         # Whatever is not a step is left for `bind` to refuse.
         if boundaries and all(isinstance(b, int) for b in boundaries):
-            scaled = []
+            drops = []
             for boundary in boundaries:
-                scaled.append(max(moved(boundary), *[b + 1 for b in scaled[-1:]], 1))
-            changes["optimizer"] = {"boundaries": scaled}
+                drops.append(max(moved(boundary), *[b + 1 for b in drops[-1:]], 1))
+            changes["optimizer"] = {"boundaries": drops}
         delay = config.get("defense", {}).get("delay")
         if isinstance(delay, int) and delay:
             changes["defense"] = {"delay": moved(delay)}
+        momentum = config.get("model", {}).get("bn_momentum")
+        if isinstance(momentum, float) and 0 < momentum < 1:
+            # The moving statistics forget within 1 / (1 - momentum) steps.
+            faster = max(min(momentum, 0.9), 1 - (1 - momentum) * full / steps)
+            changes["model"] = {"bn_momentum": min(faster, 1.0)}
     return config.merged(changes, "--steps")
 
 
@@ -207,6 +265,10 @@ def _read(path, seen):
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path}: not valid TOML: {error}") from None
     base = tables.pop("base", None)
+    stored = tables.get("stored")
+    source = stored.get("source") if isinstance(stored, dict) else None
+    if isinstance(source, str) and source != "none":
+        stored["source"] = str(path.parent / source)
     config = Config()
     if base is not None and not isinstance(base, str):
         raise UsageError(f"{path}: `base` must be a file name; received {base!r}")

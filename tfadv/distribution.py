@@ -1,10 +1,14 @@
 """Which devices train: TensorFlow's own strategies, chosen by name."""
 
+import functools
+
 import tensorflow as tf
 
 from tfadv.errors import UsageError, lookup
 
 
+# One object a process: a second one breaks on CPUs.
+@functools.cache
 def _mirrored(num_logical_devices):
     if not num_logical_devices:
         return tf.distribute.MirroredStrategy()

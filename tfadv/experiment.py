@@ -20,6 +20,7 @@ class Experiment:
         evaluate: `config.Evaluate`.
         attack: the defence's attack, or None.
         attack_name: its name, or None.
+        stored: `config.Stored`, or None.
         suite: the attacks of the evaluation, `suite.Entry`s.
         make_model: () -> the classifier.
         make_defense: (classifier) -> the compiled defence.
@@ -31,6 +32,7 @@ class Experiment:
     evaluate: config.Evaluate
     attack: object
     attack_name: str | None
+    stored: config.Stored | None
     suite: list
     make_model: Callable
     make_defense: Callable
@@ -88,9 +90,20 @@ def build(tables, *, replicas=1):
         bound("attack", factory)
         attack = config.build(factory, tables["attack"], where=where["attack"])
 
+    stored = None
+    if tables.get("stored"):
+        stored = config.build(config.Stored, tables["stored"], where=where["stored"])
+        attacks.get(stored.attack)
+        resolved["stored"] = dataclasses.asdict(stored)
+
     defense = defenses.get(tables["defense"]["name"])
     given = ("attack", "seed", "name")
     defense_arguments = bound("defense", defense, given)
+    if bool(defense_arguments.get("stored")) != (stored is not None):
+        raise UsageError(
+            f"{where['defense']}: `stored` says how many adversarial images of a batch "
+            "are read from the table [stored]: give both or neither"
+        )
     resolved["train"] = dataclasses.asdict(train)
     resolved["evaluate"] = dataclasses.asdict(evaluate)
 
@@ -123,6 +136,7 @@ def build(tables, *, replicas=1):
         evaluate=evaluate,
         attack=attack,
         attack_name=attack_name,
+        stored=stored,
         suite=suite.build(evaluate, where=where["evaluate"]),
         make_model=make_model,
         make_defense=make_defense,

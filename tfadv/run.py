@@ -9,27 +9,26 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from tfadv import attacks, craft, distribution, experiment, predictor
+from tfadv import attacks, config, craft, distribution, experiment, predictor
 from tfadv.attacks import core
 from tfadv.data import pipeline
+from tfadv.data.adversarial import StoredImages
+from tfadv.errors import UsageError
 from tfadv.evaluation import format_eps, measure, suite
 from tfadv.export import export
 from tfadv.files import read_json, replacing, write_json
-from tfadv.report import plots, results, table
+from tfadv.report import plots, results, seeds, table
 from tfadv.trained import open_model
-from tfadv.training import Checkpoints, Progress, Summaries
+from tfadv.training import Checkpoints, Progress, Summaries, start_from
 from tfadv.training import train as run_loop
 from tfadv.workdir import Workdir
 
 
 def train(tables, path, *, data_dir=None, strategy="default", num_logical_devices=0):
-    """Trains, saves, exports and evaluates; continues where an earlier call stopped.
+    """`fit`, then measures the result; continues where an earlier call stopped.
 
     Args:
-        tables: `config.Config`.
-        path: the workdir.
-        data_dir: where TFDS finds prepared data.
-        strategy, num_logical_devices: see `distribution.strategy`.
+        tables, path, data_dir, strategy, num_logical_devices: see `fit`.
 
     Returns:
         The content of `results.json`.
@@ -38,9 +37,76 @@ def train(tables, path, *, data_dir=None, strategy="default", num_logical_device
         UsageError, RunError: see `errors`.
         errors.Stopped: a signal came; call again to continue.
     """
+    exp, workdir = fit(
+        tables,
+        path,
+        data_dir=data_dir,
+        strategy=strategy,
+        num_logical_devices=num_logical_devices,
+    )
+    done = _finished(workdir, exp)
+    if done is not None:
+        return done
+    # Measured on the file that users load, by the way that they take.
+    saved = open_model(workdir=workdir.path, saved_model=None)
+    return evaluate(saved, workdir.path, data_dir=data_dir)
+
+
+def train_seeds(tables, path, count, **options):
+    """`train` with `count` seeds, each in its own workdir, and their mean and spread.
+
+    Runs that are complete are not repeated, so a call continues an interrupted one.
+
+    Args:
+        tables: `config.Config`; the seeds are its `train.seed` and those after it.
+        path: directory; the runs are `path/seed_<n>`.
+        count: int.
+        options: of `train`.
+
+    Returns:
+        The content of `path/results.json`: rows of `seeds.summarize` and the seeds.
+    """
+    path = pathlib.Path(path)
+    first = experiment.build(tables).train.seed
+    numbers = range(first, first + count)
+    found = []
+    for number in numbers:
+        logging.info("seed %d, %d of %d", number, number - first + 1, count)
+        one = tables.merged({"train": {"seed": number}}, "--seeds")
+        found.append(train(one, path / f"seed_{number}", **options))
+    rows = seeds.summarize(found)
+    last = found[-1]
+    text = table.steps_text(last["steps"], last["full_steps"])
+    plots.curves(
+        seeds.as_lines(rows),
+        path / "curves.png",
+        title=f"mean and one standard deviation of {count} seeds, {text}",
+    )
+    summary = last | {"rows": rows, "seed": None, "seeds": list(numbers)}
+    write_json(path / "results.json", summary)
+    return summary
+
+
+def fit(tables, path, *, data_dir=None, strategy="default", num_logical_devices=0):
+    """Trains a classifier, saves and exports it, unless that is done already.
+
+    Args:
+        tables: `config.Config`.
+        path: the workdir.
+        data_dir: where TFDS finds prepared data.
+        strategy, num_logical_devices: see `distribution.strategy`.
+
+    Returns:
+        (`experiment.Experiment`, `Workdir`).
+
+    Raises:
+        UsageError, RunError: see `errors`.
+        errors.Stopped: a signal came; call again to continue.
+    """
     strategy = distribution.strategy(strategy, num_logical_devices)
     replicas = strategy.num_replicas_in_sync
     exp = experiment.build(tables, replicas=replicas)
+    origin = _origin(exp)
     with strategy.scope():
         # Initial weights and the seeds of dropout layers.
         keras.utils.set_random_seed(exp.train.seed)
@@ -49,18 +115,41 @@ def train(tables, path, *, data_dir=None, strategy="default", num_logical_device
         defense.optimizer.build(defense.classifier.trainable_variables)
     workdir = Workdir(path)
     workdir.claim(exp.config)
-    done = _finished(workdir, exp)
-    if done is not None:
-        return done
+    if not (workdir.model.exists() and workdir.saved_model.exists()):
+        if origin is not None:
+            step = start_from(defense, origin.checkpoints)
+            logging.info("going on from step %d of %s", step, origin.path)
+        _train_loop(exp, defense, workdir, data_dir)
+        with replacing(workdir.model) as temporary:
+            defense.classifier.save(temporary)
+        export(defense.classifier, workdir.saved_model)
+    return exp, workdir
 
-    _train_loop(exp, defense, workdir, data_dir)
-    with replacing(workdir.model) as temporary:
-        defense.classifier.save(temporary)
-    export(defense.classifier, workdir.saved_model)
 
-    # Measured on the file that users load, by the way that they take.
-    saved = open_model(workdir=workdir.path, saved_model=None)
-    return evaluate(saved, workdir.path, data_dir=data_dir)
+def _origin(exp):
+    """The finished `Workdir` that `train.init_from` names, or None."""
+    if exp.train.init_from is None:
+        return None
+    origin = Workdir(exp.train.init_from)
+    theirs, ours = origin.read_config(), _as_json(exp.config)
+    origin.trained_model()
+    for section, keys in (("model", None), ("data", ("name", "crop"))):
+        there, here = theirs.get(section, {}), ours[section]
+        for key in keys or sorted({*there, *here}):
+            was, now = there.get(key), here.get(key)
+            if was != now:
+                raise UsageError(
+                    f"train.init_from: {origin.path} has {section}.{key} = {was!r}, "
+                    f"this run has {now!r}: it can only go on from the same network "
+                    "on the same images"
+                )
+    step = theirs.get("train", {}).get("steps", 0)
+    if step >= exp.train.steps:
+        raise UsageError(
+            f"train.init_from: {origin.path} has {step} steps, which count; "
+            f"`steps` must be more, received {exp.train.steps}"
+        )
+    return origin
 
 
 def _finished(workdir, exp):
@@ -79,8 +168,65 @@ def _as_json(value):
     return json.loads(json.dumps(value))
 
 
+def _stored_images(exp, workdir, data_dir):
+    """The `StoredImages` that [stored] names; made first where it names a model."""
+    path = exp.stored.path
+    if path is None:
+        path = stored_path(workdir.path / "stored", exp)
+        if not path.exists():
+            source = config.load(exp.stored.source)
+            source = source.merged({"data": exp.config["data"]}, "the run itself")
+            if exp.train.full_steps:
+                share = exp.train.steps / exp.train.full_steps
+                steps = config.scaled(source["train"]["steps"], share)
+                source = config.shortened(source, steps)
+            logging.info("training the source of the stored images")
+            _, made_by = fit(source, workdir.path / "source", data_dir=data_dir)
+            craft_stored(made_by.path, exp.stored, workdir.path / "stored", data_dir)
+    return StoredImages(
+        path,
+        data=exp.config["data"]["name"],
+        split="train",
+        image_shape=exp.dataset.image_shape,
+    )
+
+
+def stored_path(output, exp):
+    """Where `craft_stored` puts the images that a run asks for.
+
+    Args:
+        output: directory given to `craft_stored`.
+        exp: `experiment.Experiment` of the run that mixes them in.
+    """
+    name = f"{exp.config['data']['name']}_{exp.stored.attack}"
+    return pathlib.Path(output) / name / craft.VERSION
+
+
+def craft_stored(model, stored, output, data_dir=None):
+    """Writes the images of a whole training split that a run mixes in.
+
+    Args:
+        model: workdir of the finished run whose model is attacked.
+        stored: `config.Stored`.
+        output, data_dir: see `craft_images`.
+
+    Returns:
+        Path of the data set's directory.
+    """
+    changes = config.Config().merged(
+        {"evaluate": {"eps": list(stored.eps), "num_examples": None}}, "[stored]"
+    )
+    source = open_model(workdir=model, changes=changes, split="train")
+    return craft_images(source, stored.attack, output, split="train", data_dir=data_dir)
+
+
 def _train_loop(exp, defense, workdir, data_dir):
     images = exp.dataset.read_train(data_dir)
+    stored, positions = None, ()
+    if exp.stored is not None:
+        stored = _stored_images(exp, workdir, data_dir)
+        replicas = defense.distribute_strategy.num_replicas_in_sync
+        positions = defense.stored_positions(exp.train.batch_size, replicas)
     watched = exp.dataset.read_watched(exp.train.validation_examples, data_dir)
     callbacks = [
         Progress(exp.train.steps),
@@ -106,6 +252,8 @@ def _train_loop(exp, defense, workdir, data_dir):
             start=start,
             stop=exp.train.steps,
             augment=exp.dataset.augment,
+            stored=stored,
+            stored_positions=positions,
         )
 
     run_loop(
@@ -150,7 +298,7 @@ def evaluate(trained, output, *, data_dir=None):
         batch_size=trained.evaluate.batch_size,
         seed=trained.seed,
     )
-    steps = _steps_text(trained.steps, trained.full_steps)
+    steps = table.steps_text(trained.steps, trained.full_steps)
     title = f"{trained.name}, {steps}, seed {trained.seed}"
     plots.curves(rows, output / "curves.png", title=title)
     _draw_examples(trained, images, output / "examples.png", title)
@@ -218,20 +366,24 @@ def craft_images(trained, attack, output, *, split, data_dir=None):
         entry,
         evaluate.eps,
         pathlib.Path(output),
-        name=f"{trained.config['data']['name']}_{entry.name}",
+        data=trained.config["data"]["name"],
         split=split,
+        crop=trained.dataset.crop,
+        model=_identity(trained),
         batch_size=evaluate.batch_size,
         seed=trained.seed,
     )
 
 
+def _identity(trained):
+    """What tells a model from others, for those who find what was made with it."""
+    return {"name": trained.name, "seed": trained.seed, "steps": trained.steps}
+
+
 def report_text(found):
     """The printed end of a run: what it was, the table, what to believe."""
-    steps = _steps_text(found["steps"], found["full_steps"])
+    steps = table.steps_text(found["steps"], found["full_steps"])
+    if "seeds" in found:
+        first, last = found["seeds"][0], found["seeds"][-1]
+        return f"{steps}, seeds {first} to {last}\n\n{seeds.render(found['rows'])}"
     return f"{steps}, seed {found['seed']}\n\n{table.render(found['rows'])}"
-
-
-def _steps_text(steps, full_steps):
-    if steps is None:
-        return "unknown steps"
-    return f"{steps} of {full_steps} steps" if full_steps != steps else f"{steps} steps"

@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfadv.defenses import Standard
+from tfadv import attacks
+from tfadv.defenses import Standard, UnifiedEmbedding
 from tfadv.errors import RunError
-from tfadv.training import Checkpoints, train
+from tfadv.training import Checkpoints, start_from, train
 
 
-def make(value=0.0, *, width=3, metrics=None):
+def make(value=0.0, *, width=3, metrics=None, factory=Standard, rate=0.1):
     """A defence of a linear classifier whose weights all equal `value`."""
     classifier = keras.Sequential(
         [
@@ -20,8 +21,8 @@ def make(value=0.0, *, width=3, metrics=None):
             keras.layers.Dense(width),
         ]
     )
-    defense = Standard(classifier)
-    defense.compile(keras.optimizers.SGD(0.1, momentum=0.9), metrics=metrics)
+    defense = factory(classifier)
+    defense.compile(keras.optimizers.SGD(rate, momentum=0.9), metrics=metrics)
     defense.build((None, 2, 2, 1))
     defense.optimizer.build(classifier.trainable_variables)
     fill(defense, value)
@@ -197,3 +198,118 @@ def test_a_directory_that_cannot_be_made_is_an_error(tmp_path):
     (tmp_path / "file").write_text("not a directory")
     with pytest.raises(RunError, match="cannot write the checkpoint of step 1"):
         Checkpoints(tmp_path / "file" / "checkpoints", make()).save(1)
+
+
+# Another run's end as the begin of this one.
+
+
+def unified(classifier):
+    return UnifiedEmbedding(classifier, attack=attacks.StepLL(eps=0.1), mode="pivot")
+
+
+@pytest.fixture
+def origin(tmp_path):
+    """(defence after three steps, the directory of its checkpoints)."""
+    defense = make(value=1.0)
+    x = np.random.default_rng(0).uniform(size=(6, 2, 2, 1)).astype(np.float32)
+    defense.fit(x, np.arange(6) % 3, batch_size=2, verbose=0)
+    Checkpoints(tmp_path / "origin", defense).save(3)
+    return defense, tmp_path / "origin"
+
+
+def common(defense):
+    """What start_from takes."""
+    owned = [*defense.classifier.trainable_variables, *defense.optimizer.variables]
+    return [v.numpy() for v in owned]
+
+
+@pytest.mark.parametrize("factory", [Standard, unified])
+def test_start_from_takes_classifier_optimizer_and_step(origin, factory):
+    first, directory = origin
+    defense = make(value=2.0, factory=factory)
+    before = common(defense)
+    assert start_from(defense, directory) == 3
+    assert int(defense.optimizer.iterations) == 3
+    for old, given, taken in zip(before, common(first), common(defense), strict=True):
+        np.testing.assert_array_equal(taken, given)
+        # Weights and momenta; the step and the learning rate are scalars.
+        assert given.ndim == 0 or not np.array_equal(old, given)
+    # What was counted stays behind.
+    assert np.isnan(defense.get_metrics_result()["accuracy"])
+
+
+def test_start_from_takes_batch_statistics(tmp_path):
+    def normalized(mean):
+        normalize = keras.layers.BatchNormalization()
+        flatten, dense = keras.layers.Flatten(), keras.layers.Dense(3)
+        layers = [keras.Input((2, 2, 1)), normalize, flatten, dense]
+        defense = Standard(keras.Sequential(layers))
+        defense.compile("sgd")
+        defense.build((None, 2, 2, 1))
+        defense.optimizer.build(defense.classifier.trainable_variables)
+        normalize.moving_mean.assign([mean])
+        return defense, normalize.moving_mean
+
+    Checkpoints(tmp_path, normalized(3.0)[0]).save(1)
+    defense, mean = normalized(0.0)
+    start_from(defense, tmp_path)
+    np.testing.assert_array_equal(mean, [3])
+
+
+def test_start_from_keeps_the_learning_rate_of_this_run(origin):
+    """A setting of the new run, though a variable of the optimizer."""
+    defense = make(rate=0.025)
+    start_from(defense, origin[1])
+    assert float(defense.optimizer.learning_rate) == np.float32(0.025)
+
+
+def test_start_from_takes_the_newest(tmp_path):
+    save(tmp_path, [1, 2, 10])
+    defense = make(value=7.0)
+    start_from(defense, tmp_path)
+    assert weight(defense) == 10
+
+
+def failure(defense, directory):
+    """The message of the `RunError`, which is one line."""
+    with pytest.raises(RunError) as caught:
+        start_from(defense, directory)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_start_from_nothing(tmp_path):
+    for directory in (tmp_path, tmp_path / "absent"):
+        message = failure(make(), directory)
+        assert message == f"no checkpoint to start from in {directory}"
+
+
+@pytest.mark.parametrize("other", [{"width": 4}, {"width": 1}])
+def test_start_from_another_network(origin, other):
+    message = failure(make(**other), origin[1])
+    assert f"cannot start from the checkpoint {origin[1]}/ckpt-3: " in message
+
+
+def test_start_from_a_network_of_fewer_layers(origin):
+    classifier = keras.Sequential(
+        [
+            keras.Input((2, 2, 1)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(3),
+            keras.layers.Dense(3),
+        ]
+    )
+    defense = Standard(classifier)
+    defense.compile(keras.optimizers.SGD(0.1, momentum=0.9))
+    defense.build((None, 2, 2, 1))
+    defense.optimizer.build(classifier.trainable_variables)
+    assert "cannot start from the checkpoint" in failure(defense, origin[1])
+
+
+@pytest.mark.parametrize("how", ["truncated", "empty", "missing"])
+@pytest.mark.parametrize("part", ["index", "data-00000-of-00001"])
+def test_start_from_a_damaged_checkpoint(origin, how, part):
+    damage(origin[1] / f"ckpt-3.{part}", how)
+    message = failure(make(), origin[1])
+    assert str(origin[1]) in message

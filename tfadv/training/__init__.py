@@ -1,7 +1,7 @@
 """Training: one loop, its checkpoints and what it shows."""
 
 from tfadv.training.callbacks import Progress, Summaries
-from tfadv.training.checkpoints import Checkpoints
+from tfadv.training.checkpoints import Checkpoints, start_from
 from tfadv.training.loop import train
 
-__all__ = ["Checkpoints", "Progress", "Summaries", "train"]
+__all__ = ["Checkpoints", "Progress", "Summaries", "start_from", "train"]

@@ -82,3 +82,39 @@ class Checkpoints:
                 "folder to train from the start."
             )
         return False
+
+
+def start_from(defense, directory):
+    """Sets classifier, optimizer and step to those of another run's newest checkpoint.
+
+    Only what the two runs have in common is read: a defence's own variables begin as
+    they were made.
+
+    Args:
+        defense: a built and compiled `Defense`.
+        directory: of that run's checkpoints.
+
+    Returns:
+        int, the step that the other run had reached.
+
+    Raises:
+        RunError: there is no checkpoint, or it is damaged, or of another network.
+    """
+    path = tf.train.latest_checkpoint(str(directory))
+    if path is None:
+        raise RunError(f"no checkpoint to start from in {directory}")
+    optimizer = defense.optimizer
+    # A constant rate is a variable of the optimizer, but a setting of this run.
+    rate = optimizer.learning_rate
+    own = float(rate) if isinstance(rate, keras.Variable) else None
+    common = tf.train.Checkpoint(
+        defense=tf.train.Checkpoint(classifier=defense.classifier), optimizer=optimizer
+    )
+    try:
+        common.restore(path).assert_existing_objects_matched().expect_partial()
+    except (tf.errors.OpError, AssertionError, ValueError, IndexError) as error:
+        text = str(error).strip().splitlines()[0]
+        raise RunError(f"cannot start from the checkpoint {path}: {text}") from None
+    if own is not None:
+        rate.assign(own)
+    return int(optimizer.iterations.numpy())

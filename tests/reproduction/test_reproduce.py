@@ -1,0 +1,771 @@
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+import types
+
+import keras
+import numpy as np
+import pytest
+
+from tests.reproduction import tiny
+from tfadv import config, predictor, run
+from tfadv.data import Dataset, digits, pipeline
+from tfadv.data.adversarial import StoredImages
+from tfadv.errors import RunError, Stopped, UsageError
+from tfadv.evaluation import measure, suite, transfer
+from tfadv.files import read_json
+from tfadv.reproduction import outcome, reproduce
+from tfadv.reproduction.models import Models
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+EPS = (16 / 255, 32 / 255)
+WHITE = tiny.WHITE + tiny.MODELS
+
+
+@pytest.fixture(scope="module")
+def white(tmp_path_factory):
+    """(workdir, outcome, what was watched) of the tiny white-box table."""
+    folder = tmp_path_factory.mktemp("white")
+    made, noted = tiny.reproduced(tiny.write(folder, WHITE), folder / "work")
+    return folder / "work", made, noted
+
+
+@pytest.fixture
+def workdir(white, tmp_path):
+    """A copy of the workdir of `white`."""
+    return shutil.copytree(white[0], tmp_path / "work")
+
+
+def named(workdir, text=WHITE, folder=None):
+    """Name of a model -> its `Trainable` in `workdir`."""
+    return Models(tiny.read(folder or workdir.parent, text), workdir).get
+
+
+def cells(made, row=None):
+    """{(attack, eps in pixels, source): cell} of one row or, by row as well, of all."""
+    found = {
+        (c["row"], c["attack"], round(255 * c["eps"]), c["source"]): c
+        for c in made["cells"]
+    }
+    return {k[1:]: c for k, c in found.items() if k[0] == row} if row else found
+
+
+def accuracies(trainable, *attacks, eps=EPS, n=30):
+    """{(attack, eps in pixels, None): percent} of a saved model, measured anew."""
+    rows = measure(
+        predictor.load(trainable.path / "model.keras"),
+        digits.read("test").take(slice(n)),
+        suite.build(config.Evaluate(attacks=attacks, eps=eps), where="here")[
+            : len(attacks)
+        ],
+        eps,
+        batch_size=n,
+        progress=False,
+    )
+    return {
+        (row["attack"], round(255 * row["eps"]), None): round(100 * row["accuracy"], 2)
+        for row in rows
+    }
+
+
+def shown(made, row):
+    return {k: c["measured"] for k, c in cells(made, row).items()}
+
+
+def weights(path):
+    return [w.tobytes() for w in keras.models.load_model(path).get_weights()]
+
+
+# --------------------------------------------------------------------------- white box
+
+
+def test_every_model_is_trained_once_and_goes_on_from_the_start(white):
+    workdir, _, noted = white
+    get = named(workdir)
+    plain, hard = get("plain"), get("hard")
+    start = plain.init
+    assert noted["trained"] == [start.path.name, plain.path.name, hard.path.name]
+    assert noted["starts"] == [0, 10, 10]
+    assert {p.name for p in (workdir / "models").iterdir()} == set(noted["trained"])
+    written = read_json(hard.path / "config.json", "the configuration")
+    assert written["train"]["init_from"] == str(start.path)
+    assert written["train"]["seed"] == 1
+    assert written["defense"]["name"] == "kurakin"
+
+
+def test_a_cell_is_what_the_saved_model_does(white):
+    workdir, made, _ = white
+    get = named(workdir)
+    plain = accuracies(get("plain"), "step_fgsm", "iter_fgsm")
+    hard = accuracies(get("hard"), "step_fgsm")
+    assert shown(made, "Plain") == plain
+    assert shown(made, "Hard, trained") == hard
+    # They would tell models and sizes apart.
+    assert len({*plain.values()}) > 2
+    assert list(plain.values())[:3] != list(hard.values())
+    assert plain["clean", 0, None] > 40 > plain["iter_fgsm", 32, None]
+    (cell,) = (c for k, c in cells(made, "Plain").items() if k[0] == "clean")
+    right = round(cell["measured"] * 30 / 100)
+    # Wilson's interval by hand.
+    z, p = 1.959964, right / 30
+    middle, spread = p + z**2 / 60, z * np.sqrt(p * (1 - p) / 30 + z**2 / 3600)
+    expected = [100 * (middle + s * spread) / (1 + z**2 / 30) for s in (-1, 1)]
+    np.testing.assert_allclose(cell["ci95"], expected, atol=0.006)
+    assert (cell["n"], cell["steps"], cell["steps_of"]) == (30, 40, 40)
+
+
+def test_the_outcome_is_on_disk(white):
+    workdir, made, _ = white
+    assert read_json(workdir / "tiny.json", "the outcome") == made
+    assert (workdir / "tiny.md").read_text() == outcome.document(made)
+    assert {p.name for p in workdir.iterdir()} == {"models", "tiny.json", "tiny.md"}
+    assert (made["table"], made["title"]) == ("tiny", "White box")
+    assert (made["data"], made["fraction"]) == ("digits", 1.0)
+
+
+def test_the_weights_are_those_of_a_run_of_its_own(white, tmp_path):
+    # Whatever was made before it in the same process.
+    start = named(white[0])("hard").init
+    run.fit(start.tables, tmp_path / "run")
+    alone = weights(tmp_path / "run" / "model.keras")
+    assert alone == weights(start.path / "model.keras")
+
+
+def test_the_same_call_again_does_nothing(white, workdir, monkeypatch):
+    for module, name in ((run, "fit"), (reproduce, "measure"), (transfer, "measure")):
+        monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("done again"))
+    again, _ = tiny.reproduced(tiny.write(workdir.parent, WHITE), workdir)
+    assert again == white[1]
+
+
+def test_other_images_are_another_measurement(white, workdir):
+    path = tiny.write(workdir.parent, WHITE)
+    made, noted = tiny.reproduced(path, workdir, num_examples=25)
+    assert noted["trained"] == []
+    expected = accuracies(named(workdir)("hard"), "step_fgsm", n=25)
+    assert shown(made, "Hard, trained") == expected
+    assert {c["n"] for c in made["cells"]} == {25}
+    # The others are there still.
+    again, _ = tiny.reproduced(path, workdir)
+    assert again == white[1]
+
+
+def test_rows_that_are_not_chosen_keep_what_they_had(white, workdir):
+    path = tiny.write(workdir.parent, WHITE)
+    # Of a table that was made elsewhere, so nothing but the file knows of it.
+    earlier = json.loads((workdir / "tiny.json").read_text())
+    for cell in earlier["cells"]:
+        cell["steps"] = 17
+    (workdir / "tiny.json").write_text(json.dumps(earlier))
+    made, _ = tiny.reproduced(path, workdir, rows=["Hard, trained"], num_examples=25)
+    assert cells(made, "Plain") == cells(earlier, "Plain")
+    hard = cells(made, "Hard, trained").values()
+    assert {(c["n"], c["steps"]) for c in hard} == {(25, 40)}
+    assert list(cells(made)) == list(cells(earlier))
+
+
+def test_only_what_the_chosen_rows_need_is_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "fit", lambda *_, **__: pytest.fail("trained"))
+    table = tiny.read(tmp_path, WHITE)
+    bench = reproduce.Bench(table, Models(table, tmp_path), 30, 20, None)
+    labels = [task.label for task in bench.plan(table.rows[1:])]
+    assert labels == [
+        "training start, seed 1, 10 of 10 steps",
+        "training hard, seed 1, 40 of 40 steps",
+        "measuring hard, seed 1: clean",
+        "measuring hard, seed 1: step_fgsm",
+    ]
+    assert len(bench.plan(table.rows)) == 3 + 3 + 2
+
+
+# --------------------------------------------------------------------------- black box
+
+
+BLACK = """
+    title = "Black box"
+    attacks = ["step_fgsm", "iter_fgsm"]
+    eps = ["32/255"]
+    sources = ["plain", "hard"]
+    [[rows]]
+    name = "P"
+    model = "plain"
+    step_fgsm = [10, 20]
+    iter_fgsm = [30, 40]
+    [[rows]]
+    name = "H"
+    model = "hard"
+    step_fgsm = [50, 60]
+    iter_fgsm = [nan, 70]
+    """
+
+
+@pytest.fixture
+def crafted(monkeypatch):
+    """Labels of the attacks that sources are attacked with, one a crafting."""
+    hits, noted = transfer.hits, []
+
+    def note(source, judges, images, entry, *args, **options):
+        noted.extend([entry.label] if entry else [])
+        return hits(source, judges, images, entry, *args, **options)
+
+    monkeypatch.setattr(transfer, "hits", note)
+    return noted
+
+
+def test_another_table_shares_the_models_and_crafts_once_a_source(workdir, crafted):
+    path = tiny.write(workdir.parent, BLACK + tiny.MODELS, "black")
+    made, noted = tiny.reproduced(path, workdir)
+    assert noted["trained"] == []
+    assert sorted(crafted) == ["iter_fgsm", "iter_fgsm", "step_fgsm", "step_fgsm"]
+    assert (workdir / "black.json").exists() and (workdir / "tiny.json").exists()
+
+    get = named(workdir)
+    predict = {
+        name: predictor.load(get(name).path / "model.keras")
+        for name in ("plain", "hard")
+    }
+    images = digits.read("test").take(slice(30))
+    x = pipeline.to_float(images.x)
+    entries = suite.build(
+        config.Evaluate(attacks=("step_fgsm", "iter_fgsm"), eps=EPS[1:]), where="here"
+    )
+    expected = {}
+    for row, target in (("P", "plain"), ("H", "hard")):
+        for entry in entries[:2]:
+            for source in predict:
+                x_adv = entry.attack(predict[source], x, images.y)
+                right = np.argmax(predict[target](x_adv), axis=1) == images.y
+                place = (row, entry.name, 32, source)
+                expected[place] = round(100 * right.mean(), 2)
+    # An empty place of the table.
+    del expected["H", "iter_fgsm", 32, "plain"]
+    assert {k: c["measured"] for k, c in cells(made).items()} == expected
+    assert len({*expected.values()}) > 2
+    # Attacked by itself, a model is in the white box.
+    white = accuracies(get("plain"), "step_fgsm", eps=EPS[1:])
+    assert expected["P", "step_fgsm", 32, "plain"] == white["step_fgsm", 32, None]
+
+
+def test_whoever_else_is_trained_is_measured_on_the_same_images(workdir, crafted):
+    path = tiny.write(workdir.parent, BLACK + tiny.MODELS, "black")
+    part, _ = tiny.reproduced(path, workdir, rows=["P"])
+    assert len(crafted) == 4
+    assert {c["row"] for c in part["cells"]} == {"P"}
+    made, _ = tiny.reproduced(path, workdir)
+    assert len(crafted) == 4
+    assert all(c["measured"] is not None for c in made["cells"])
+
+
+def test_two_names_of_one_model_are_one_source(workdir, crafted):
+    again = """
+    [models.again]
+    config = "plain.toml"
+    init = "start"
+    seed = 1
+    """
+    text = BLACK.replace('["plain", "hard"]', '["plain", "again"]')
+    path = tiny.write(workdir.parent, text + tiny.MODELS + again, "black")
+    made, noted = tiny.reproduced(path, workdir)
+    assert noted["trained"] == []
+    assert sorted(crafted) == ["iter_fgsm", "step_fgsm"]
+    found = cells(made, "P")
+    for attack in ("step_fgsm", "iter_fgsm"):
+        one, other = (found[attack, 32, name] for name in ("plain", "again"))
+        assert one["measured"] == other["measured"]
+
+
+# ------------------------------------------------------------------------ seeds, stored
+
+
+SEEDS = """
+    title = "Seeds"
+    attacks = ["step_fgsm"]
+    eps = ["32/255"]
+    [models.solo]
+    config = "plain.toml"
+    seed = 2
+    [[rows]]
+    name = "Mean"
+    model = "solo"
+    seeds = 2
+    clean = 95
+    step_fgsm = [50]
+    sd = { clean = 0.5 }
+    [[rows]]
+    name = "Second"
+    model = "solo"
+    clean = 95
+    """
+
+
+def test_seeds_are_models_of_their_own_and_their_mean_is_a_cell(tmp_path):
+    path = tiny.write(tmp_path, SEEDS)
+    made, noted = tiny.reproduced(path, tmp_path / "work", fraction=0.5)
+    table = tiny.read(tmp_path, SEEDS)
+    models = Models(table, tmp_path / "work", fraction=0.5)
+    both = models.of_row(table.rows[0])
+    # The second row is about one of them.
+    assert noted["trained"] == [one.path.name for one in both]
+    assert noted["starts"] == [0, 0]
+    found = [accuracies(one, "step_fgsm", eps=EPS[1:]) for one in both]
+    assert found[0] != found[1]
+    for place, cell in cells(made, "Mean").items():
+        values = [one[place] for one in found]
+        assert cell["measured"] == pytest.approx(statistics.mean(values), abs=0.011)
+        assert cell["measured_sd"] == pytest.approx(statistics.stdev(values), abs=0.011)
+        assert (cell["seed"], cell["ci95"]) == ([1, 2], None)
+        assert (cell["steps"], cell["steps_of"]) == (20, 40)
+    assert shown(made, "Second") == {
+        ("clean", 0, None): found[1]["clean", 0, None],
+    }
+    assert "50 % of every schedule" in (tmp_path / "work" / "tiny.md").read_text()
+
+
+CASCADE = """
+    title = "Cascade"
+    attacks = ["step_fgsm"]
+    eps = ["32/255"]
+    [models.cascade]
+    config = "cascade.toml"
+    init = "start"
+    stored = "hard"
+    seed = 1
+    [models.other]
+    config = "cascade.toml"
+    stored = "hard"
+    set = ["defense.k=6"]
+    [[rows]]
+    name = "Cascade"
+    model = "cascade"
+    clean = 95
+    [[rows]]
+    name = "Other"
+    model = "other"
+    clean = 95
+    """
+
+
+def test_stored_images_are_made_once_before_they_are_needed(tmp_path):
+    table = tiny.read(tmp_path, CASCADE + tiny.MODELS)
+    bench = reproduce.Bench(table, Models(table, tmp_path), 30, 20, None)
+    labels = [task.label.split(",")[0] for task in bench.plan(table.rows)]
+    assert labels == [
+        "training start",
+        "training hard",
+        "crafting the stored images of hard",
+        "training cascade",
+        "training other",
+        "measuring cascade",
+        "measuring other",
+    ]
+
+
+def test_a_cascade_is_trained_with_images_of_the_model_before(workdir):
+    path = tiny.write(workdir.parent, CASCADE + tiny.MODELS, "cascade_table")
+    made, noted = tiny.reproduced(path, workdir, rows=["Cascade"])
+    get = named(workdir, CASCADE + tiny.MODELS)
+    cascade, hard = get("cascade"), get("hard")
+    assert noted["trained"] == [cascade.path.name]
+    assert noted["crafted"] == [hard.path.name]
+    assert noted["starts"] == [10]
+    written = read_json(cascade.path / "config.json", "the configuration")
+    assert written["stored"]["path"] == str(cascade.stored_path)
+    assert written["stored"]["source"] is None
+    assert written["train"]["init_from"] == str(hard.init.path)
+    stored = StoredImages(
+        cascade.stored_path, data="digits", split="train", image_shape=(8, 8, 1)
+    )
+    assert (stored.num_images, stored.max_pixels) == (1347, 2)
+    # They are iter_fgsm of the hard model: two steps of a pixel.
+    images = digits.read("train").take(slice(5))
+    attack = suite.build(
+        config.Evaluate(attacks=("iter_fgsm",), eps=(2 / 255,)), where="here"
+    )[0].attack
+    predict = predictor.load(hard.path / "model.keras")
+    x_adv = attack(predict, pipeline.to_float(images.x), images.y)
+    np.testing.assert_array_equal(
+        stored.read(np.arange(5), np.full(5, 2)), np.round(255 * x_adv)
+    )
+    expected = accuracies(cascade, "step_fgsm")["clean", 0, None]
+    assert shown(made, "Cascade") == {("clean", 0, None): expected}
+
+    # Once the model is there, its images, which are large, may go.
+    shutil.rmtree(cascade.stored_path)
+    again, noted = tiny.reproduced(path, workdir, rows=["Cascade"])
+    assert (noted["trained"], noted["crafted"]) == ([], [])
+    assert again == made
+
+
+# ------------------------------------------------------------------------ interruptions
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_killed_anywhere_it_goes_on_to_the_same_outcome(white, tmp_path, monkeypatch):
+    path, workdir = tiny.write(tmp_path, WHITE), tmp_path / "work"
+    place, plan = workdir / "tiny.json", reproduce.Bench.plan
+
+    def killed(*args):
+        raise Killed
+
+    def call(at=None):
+        """Names of models trained, first steps, and what is on disk afterwards."""
+
+        def cut(bench, rows):
+            tasks = plan(bench, rows)
+            if at is not None:
+                tasks[at] = dataclasses.replace(tasks[at], run=killed)
+            return tasks
+
+        with monkeypatch.context() as patch, tiny.watched() as noted:
+            patch.setattr(reproduce.Bench, "plan", cut)
+            try:
+                settings = {"num_examples": 30, "batch_size": 20}
+                rows = ["Hard, trained"]
+                reproduce.reproduce(path, workdir, rows=rows, **settings)
+            except (Killed, Stopped, KeyboardInterrupt) as error:
+                noted["error"] = error
+        noted["trained"] = [name.split("_")[0] for name in noted["trained"]]
+        made = read_json(place, "the outcome") if place.exists() else None
+        assert list(tmp_path.rglob(".writing-*")) == []
+        return noted, made and [c["measured"] for c in made["cells"]]
+
+    # Before the first task.
+    noted, made = call(at=0)
+    assert (noted["trained"], made) == ([], None)
+    # After the first: its outcome says that nothing is measured.
+    noted, made = call(at=1)
+    assert (noted["trained"], noted["starts"]) == (["plain"], [0])
+    assert made == [None] * 3
+
+    # SIGTERM in the middle of a training.
+    class Terminated(run.Progress):
+        def on_train_batch_end(self, batch, logs=None):
+            super().on_train_batch_end(batch, logs)
+            if int(self.model.optimizer.iterations) == 20:
+                signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "Progress", Terminated)
+        noted, made = call()
+    assert (noted["error"].step, noted["error"].signum) == (20, signal.SIGTERM)
+    assert (noted["trained"], noted["starts"]) == (["hard"], [10])
+    # It goes on from there, to be killed before it is measured.
+    noted, made = call(at=2)
+    assert (noted["trained"], noted["starts"]) == (["hard"], [20])
+    assert made == [None] * 3
+
+    # Ctrl-C in a measurement: nothing of it is left, and clean accuracy was before.
+    def interrupted(predict, images, entries, *args, **options):
+        if entries:
+            raise KeyboardInterrupt
+        return measure(predict, images, entries, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reproduce, "measure", interrupted)
+        noted, made = call()
+    assert isinstance(noted["error"], KeyboardInterrupt)
+    assert noted["trained"] == []
+    assert [value is None for value in made] == [False, True, True]
+    # The rest.
+    noted, made = call()
+    assert (noted["trained"], noted.get("error")) == ([], None)
+    expected = cells(white[1], "Hard, trained")
+    assert cells(read_json(place, "the outcome"), "Hard, trained") == expected
+    assert made == [c["measured"] for c in expected.values()]
+    mine, theirs = (named(where)("hard") for where in (workdir, white[0]))
+    assert weights(mine.path / "model.keras") == weights(theirs.path / "model.keras")
+
+
+def test_the_outcome_grows_with_every_task(white, workdir, monkeypatch):
+    for path in (workdir / "models").glob("*/measured"):
+        shutil.rmtree(path)
+    for path in workdir.glob("tiny.*"):
+        path.unlink()
+    counts, write = [], reproduce.write_json
+
+    def note(path, value):
+        write(path, value)
+        if path.name == "tiny.json":
+            counts.append(sum(c["measured"] is not None for c in value["cells"]))
+
+    monkeypatch.setattr(reproduce, "write_json", note)
+    tiny.reproduced(tiny.write(workdir.parent, WHITE), workdir)
+    # clean; two and two attacked cells; clean; two: and the end.
+    assert counts == [1, 3, 5, 6, 8, 8]
+
+
+# ----------------------------------------------------------------------------- mistakes
+
+
+@pytest.fixture
+def no_data(monkeypatch):
+    def fail(*_):
+        pytest.fail("data was read")
+
+    for name in ("read_train", "read_test", "read_all_train", "read_watched"):
+        monkeypatch.setattr(Dataset, name, fail)
+
+
+CROPPED = """
+    [models.cropped]
+    config = "plain.toml"
+    set = ["data.crop=6"]
+    [[rows]]
+    name = "Cropped"
+    model = "cropped"
+    clean = 90
+    """
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        (WHITE, {"rows": ["Plane"]}, "no row 'Plane'; did you mean 'Plain'.*Rows: Pl"),
+        (WHITE, {"rows": []}, "no row of table tiny is chosen"),
+        (WHITE, {"fraction": 0.0}, r"--fraction must be in \(0, 1\]"),
+        (WHITE, {"fraction": 1.01}, r"--fraction must be in \(0, 1\]"),
+        (WHITE, {"fraction": 0.001}, "leave none.*--fraction"),
+        (WHITE, {"num_examples": 451}, "`num_examples` must be at most the 450 test"),
+        (WHITE, {"num_examples": 0}, "`num_examples` must be at least 1; received 0"),
+        (WHITE, {"batch_size": 451}, "`batch_size` must be at most the 450 test"),
+        (WHITE, {"batch_size": 0}, "`batch_size` must be at least 1; received 0"),
+        (WHITE, {"output": "out.md"}, "--output must end in .json; received out.md"),
+        (WHITE.replace("step_fgsm", "step_fsgm"), {}, "attack 'step_fsgm'; did you"),
+        (WHITE.replace('"32/255"', "32"), {}, r"received 32. Write '32/255'\?"),
+        (WHITE + CROPPED, {}, "'plain' takes digits 8x8x1, 'cropped' takes .* 6x6x1"),
+        (
+            *(WHITE.replace('"hard.toml"', '"hard.toml"\nset = ["defense.k=17"]'), {}),
+            "hard.toml .*17",
+        ),
+    ],
+)
+def test_a_mistake_is_known_before_anything_is_read(
+    tmp_path, no_data, text, options, message
+):
+    path, workdir = tiny.write(tmp_path, text), tmp_path / "work"
+    settings = {"num_examples": 30, "batch_size": 20} | options
+    with pytest.raises(UsageError, match=message):
+        reproduce.reproduce(path, workdir, **settings)
+    assert not (workdir / "models").exists()
+
+
+def test_arguments_of_an_attack_are_checked(tmp_path, no_data):
+    spec = '[{ as = "step_fgsm", name = "pgd", stepz = 1 },'
+    path = tiny.write(tmp_path, WHITE.replace('["step_fgsm",', spec))
+    message = "table tiny attacks pgd: unknown key 'stepz'; did you mean 'steps'"
+    with pytest.raises(UsageError, match=message):
+        reproduce.reproduce(path, tmp_path / "work", num_examples=30, batch_size=20)
+
+
+@pytest.mark.parametrize(
+    ("earlier", "error", "message"),
+    [
+        (
+            {"table": "other", "fraction": 1.0, "cells": []},
+            UsageError,
+            "holds other at fraction 1.0, this is tiny at fraction 1.0.*another",
+        ),
+        (
+            {"table": "tiny", "fraction": 0.5, "cells": []},
+            UsageError,
+            "holds tiny at fraction 0.5, this is tiny at fraction 1.0.*another",
+        ),
+        ({"rows": []}, UsageError, "is not an outcome of bin/reproduce"),
+        ([1], UsageError, "is not an outcome of bin/reproduce"),
+        ("{", RunError, "the earlier outcome: .* cannot be read"),
+    ],
+)
+def test_what_holds_something_else_is_left_alone(
+    tmp_path, no_data, earlier, error, message
+):
+    place = tmp_path / "out" / "table.json"
+    place.parent.mkdir()
+    text = earlier if isinstance(earlier, str) else json.dumps(earlier)
+    place.write_text(text)
+    path = tiny.write(tmp_path, WHITE)
+    for rows in (None, ["Plain"]):
+        settings = {"num_examples": 30, "batch_size": 20, "rows": rows}
+        with pytest.raises(error, match=message):
+            reproduce.reproduce(path, tmp_path / "work", output=place, **settings)
+    assert place.read_text() == text
+    assert not (tmp_path / "work").exists()
+
+
+def test_an_output_that_cannot_be_written_is_known_first(tmp_path, no_data):
+    (tmp_path / "file").write_text("")
+    path = tiny.write(tmp_path, WHITE)
+    for place in (tmp_path / "file" / "out.json", tmp_path / "file" / "a" / "out.json"):
+        with pytest.raises(RunError, match=r"cannot write .*file"):
+            reproduce.reproduce(
+                path, tmp_path, num_examples=30, batch_size=20, output=place
+            )
+
+
+# ------------------------------------------------------------------------- what is left
+
+
+def test_the_clock_tells_how_much_of_the_table_is_left(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(reproduce.time, "monotonic", lambda: now[0])
+    done = [True, False, False, False]
+    tasks = [
+        reproduce.Task(label, cost, lambda i=i: done[i], None)
+        for i, (label, cost) in enumerate(
+            [("first", 1000.0), ("second", 30.0), ("third", 60.0), ("fourth", 10.0)]
+        )
+    ]
+    clock = reproduce.Clock(tasks)
+    # What was done before says nothing about how fast it goes now.
+    clock.finished(0)
+    assert clock.line(1) == "[2/4] second"
+    now[0] += 180
+    clock.finished(1)
+    # 30 of 100 took 3 minutes.
+    assert clock.line(2) == "[3/4] third; 30 % of the table, about 7 min left"
+    now[0] += 180
+    clock.finished(2)
+    assert clock.line(3) == "[4/4] fourth; 90 % of the table, about 1 min left"
+
+
+@pytest.mark.parametrize(
+    ("attack", "count"),
+    [
+        ('"step_fgsm"', 1),
+        # To 32 pixels together, then 20 - 16 and 36 - 32 steps.
+        ('"iter_fgsm"', 32 + 4 + 4),
+        ('{ name = "ifgsm", steps = 30 }', 30 * 2),
+        ('{ name = "pgd", steps = 5, restarts = 3 }', 5 * 3 * 2),
+    ],
+)
+def test_how_many_gradients_an_attack_is_expected_to_take(tmp_path, attack, count):
+    text = (tiny.WHITE + tiny.MODELS).replace(
+        '["step_fgsm", "iter_fgsm"]', f'["step_fgsm", "iter_fgsm", {attack}]'
+    )
+    if attack.startswith('"'):
+        text = WHITE
+    table = tiny.read(tmp_path, text)
+    bench = reproduce.Bench(table, Models(table, tmp_path), 30, 20, None)
+    name = list(table.attacks)[-1] if "{" in attack else attack.strip('"')
+    assert bench._gradients(name) == count
+
+
+# -------------------------------------------------------------------------- the binary
+
+
+def start(*args, **environment):
+    env = {k: v for k, v in os.environ.items() if k != "TFDS_DATA_DIR"} | environment
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "bin" / "reproduce"), *map(str, args)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=env,
+    )
+
+
+def call(*args, **environment):
+    """(exit code, stdout, stderr) of bin/reproduce."""
+    process = start(*args, **environment)
+    out, err = process.communicate(timeout=300)
+    assert "Traceback" not in err, err
+    return process.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def no_tensorflow(tmp_path_factory):
+    """Environment in which importing TensorFlow fails."""
+    folder = tmp_path_factory.mktemp("fake")
+    (folder / "tensorflow").mkdir()
+    text = "raise ImportError('tensorflow was imported')\n"
+    (folder / "tensorflow" / "__init__.py").write_text(text)
+    return {"PYTHONPATH": str(folder)}
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ("", "--table"),
+        ("--table=na2018_tabel1", "unknown table 'na2018_tabel1'; did you mean"),
+        ("--table=absent.toml", "absent.toml: cannot be read"),
+        ("--table={typo}", "typo.toml: unknown key 'titel'; did you mean 'title'"),
+        ("--table=na2018_table1 --num_examples=0", "num_examples"),
+        ("--table=na2018_table1 --fraction=half", "--fraction"),
+    ],
+)
+def test_a_typo_is_one_line_before_tensorflow(no_tensorflow, tmp_path, args, message):
+    typo = tiny.write(tmp_path, WHITE.replace("title", "titel"), "typo")
+    args = args.format(typo=typo).split()
+    code, out, err = call(*args, f"--workdir={tmp_path / 'w'}", **no_tensorflow)
+    assert (code, out) == (2, "")
+    (line,) = err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+    assert not (tmp_path / "w").exists()
+
+
+BINARY = """
+    title = "On the command line"
+    attacks = ["step_fgsm"]
+    eps = ["32/255"]
+    [models.solo]
+    config = "plain.toml"
+    set = ["train.steps=1200"]
+    [[rows]]
+    name = "One, and a comma"
+    model = "solo"
+    clean = 95
+    step_fgsm = [50]
+    [[rows]]
+    name = "Two"
+    model = "solo"
+    clean = 96
+    """
+
+
+def test_a_table_of_one_s_own_stopped_and_continued(tmp_path):
+    path, workdir = tiny.write(tmp_path, BINARY, "own"), tmp_path / "work"
+    command = (
+        f"--table={path}",
+        f"--workdir={workdir}",
+        "--fraction=0.5",
+        "--rows=One, and a comma",
+        "--num_examples=60",
+        "--batch_size=60",
+    )
+    process, deadline = start(*command), time.monotonic() + 240
+    while process.poll() is None and not list(workdir.glob("models/*/tensorboard/e*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.terminate()
+    _, err = process.communicate(timeout=120)
+    assert (process.returncode, "Traceback" in err) == (0, False), err
+    assert "by SIGTERM; run the same command to continue" in err
+    assert not (workdir / "own.json").exists()
+
+    code, out, err = call(*command)
+    assert code == 0, err
+    assert "resuming at step" in err
+    assert "[1/3] training solo, seed 0, 600 of 1,200 steps" in err
+    assert "[2/3] measuring solo, seed 0: clean; " in err
+    made = read_json(workdir / "own.json", "the outcome")
+    found = cells(made, "One, and a comma")
+    assert list(found) == [("clean", 0, None), ("step_fgsm", 32, None)]
+    assert {(c["n"], c["steps"], c["steps_of"]) for c in found.values()} == {
+        (60, 600, 1200)
+    }
+    assert found["clean", 0, None]["measured"] > 80
+    assert f"On the command line\n\n{outcome.render(made)}\n" in out
+    assert outcome.render(made, markdown=True) in (workdir / "own.md").read_text()
+    (model,) = (workdir / "models").iterdir()
+    expected = accuracies(types.SimpleNamespace(path=model), "step_fgsm", n=60)
+    assert found["clean", 0, None]["measured"] == expected["clean", 0, None]

@@ -1,0 +1,381 @@
+import json
+import math
+import pathlib
+import textwrap
+
+import pytest
+
+from tests.reproduction import tiny
+from tfadv.errors import UsageError
+from tfadv.reproduction import tables
+from tfadv.reproduction.models import Models
+
+ROOT = pathlib.Path(__file__).resolve().parents[2] / "configs" / "tables"
+NA2018 = [f"na2018_table{number}" for number in range(1, 11)]
+
+
+@pytest.fixture(scope="module")
+def published():
+    """Table -> {(row, attack, eps in pixels, source): (published, sd)}."""
+    return {
+        name: {
+            (row.name, cell.attack, round(255 * cell.eps), cell.source): (
+                cell.published,
+                cell.published_sd,
+            )
+            for row in tables.read(ROOT / f"{name}.toml").rows
+            for cell in row.cells
+        }
+        for name in NA2018
+    }
+
+
+# ------------------------------------------------------------------- the tables we have
+
+
+def test_all_tables_are_here():
+    assert sorted(path.stem for path in ROOT.glob("*.toml")) == sorted(NA2018)
+
+
+# Read off the paper's pages again, not off the files.
+@pytest.mark.parametrize(
+    ("table", "row", "attack", "eps", "source", "number"),
+    [
+        (1, "Baseline", "step_ll", 32, None, 30.2),
+        (1, "Kurakin's", "iter_ll", 32, None, 97.9),
+        (1, "Bidirection", "clean", 0, None, 99.5),
+        (1, "Pivot", "iter_fgsm", 16, None, 98.8),
+        (2, "Baseline", "iter_fgsm", 2, None, 14.0),
+        (2, "step_ll, Kurakin's", "clean", 0, None, 91.0),
+        (2, "step_ll, Bidirection", "step_fgsm", 8, None, 88.0),
+        (2, "step_FGSM, Kurakin's", "step_fgsm", 8, None, 95.1),
+        (2, "step_FGSM, Pivot", "iter_ll", 16, None, 23.4),
+        (2, "step_both, Kurakin's", "iter_fgsm", 4, None, 5.1),
+        (2, "step_both, Pivot", "iter_ll", 4, None, 69.7),
+        (4, "B1", "iter_ll", 16, "B2", 69.7),
+        (4, "K1", "iter_fgsm", 16, "P2", 28.5),
+        (4, "P1", "step_fgsm", 16, "K2", 89.2),
+        (5, "step_ll, saved_P2; pivot", "iter_fgsm", 16, None, 9.7),
+        (5, "step_ll, saved_P2; Kurakin", "step_fgsm", 4, None, 79.1),
+        (6, "step_ll; pivot", "iter_ll", 8, None, 48.6),
+        (6, "step_ll, saved_P2; Kurakin", "iter_fgsm", 16, None, 1.2),
+        (7, "K1_C", "step_fgsm", 16, "P4_C", 69.0),
+        (7, "K3_C", "iter_fgsm", 16, "P2_C", 71.4),
+        (7, "P3_C", "iter_fgsm", 16, "B2", 67.5),
+        (8, "K1", "iter_ll", 16, "K1", 16.8),
+        (8, "P1", "iter_fgsm", 16, "K1", 13.4),
+        (9, "B2", "step_fgsm", 16, "B1", 17.9),
+        (9, "P2", "iter_fgsm", 16, "P1", 36.1),
+        (10, "K2_C", "iter_fgsm", 16, "K3_C", 50.0),
+        (10, "P4_C", "iter_fgsm", 16, "K2_C", 65.1),
+    ],
+)
+def test_a_number_is_where_the_paper_has_it(
+    published, table, row, attack, eps, source, number
+):
+    cells = published[f"na2018_table{table}"]
+    assert cells[row, attack, eps, source] == (number, None)
+
+
+def test_numbers_with_their_deviation(published):
+    cells = published["na2018_table3"]
+    assert cells["Kurakin's", "step_ll", 16, None] == (84.6, 2.89)
+    assert cells["Pivot", "iter_ll", 4, None] == (69.4, 1.61)
+    assert cells["Pivot", "clean", 0, None] == (90.9, 0.25)
+    rows = tables.read(ROOT / "na2018_table3.toml").rows
+    assert [row.seeds for row in rows] == [20, 20]
+
+
+# Columns times rows; in table 10 the two networks of a number are not crossed.
+@pytest.mark.parametrize(
+    ("table", "count"),
+    [
+        (1, 5 * 9),
+        (2, 9 * 17),
+        (3, 2 * 5),
+        (4, 3 * 9),
+        (5, 3 * 17),
+        (6, 3 * 17),
+        (7, 4 * 14),
+        (8, 3 * 9),
+        (9, 3 * 9),
+        (10, 4 * 7),
+    ],
+)
+def test_no_cell_is_missing(published, table, count):
+    cells = published[f"na2018_table{table}"]
+    assert len(cells) == count
+    assert all(number is not None for number, _ in cells.values())
+
+
+@pytest.mark.parametrize("name", NA2018)
+def test_every_model_of_a_table_can_be_had(name, tmp_path):
+    table = tables.read(ROOT / f"{name}.toml")
+    for fraction in (1.0, 0.01):
+        models = Models(table, tmp_path, fraction=fraction)
+        for row in table.rows:
+            assert len(models.of_row(row)) == (row.seeds or 1)
+        for model in table.models:
+            found = models.get(model)
+            assert found.seed == table.models[model].seed
+            assert found.steps == max(1, round(found.full_steps * fraction))
+
+
+def test_every_configuration_of_the_tables_can_be_made(tmp_path):
+    networks, made = {}, set()
+    for name in NA2018:
+        table = tables.read(ROOT / f"{name}.toml")
+        for model in table.models:
+            found = Models(table, tmp_path).get(model)
+            exp = found.experiment
+            file = pathlib.Path(table.models[model].config).resolve()
+            kind = (file, str(exp.attack))
+            # 110 layers take longer and are the same code.
+            if kind not in made and exp.config["model"]["depth"] != 110:
+                made.add(kind)
+                network = json.dumps([exp.config["data"], exp.config["model"]])
+                if network not in networks:
+                    networks[network] = exp.make_model()
+                exp.make_defense(networks[network])
+    # MNIST: 4. CIFAR-10: 6, and two of them with two other attacks.
+    assert (len(networks), len(made)) == (2, 14)
+
+
+# --------------------------------------------------------------------- reading a table
+
+
+def test_what_a_file_says(tmp_path):
+    table = tiny.read(
+        tmp_path,
+        """
+        title = "A title"
+        attacks = ["step_ll", { as = "ifgsm30", name = "ifgsm", steps = 30 }]
+        eps = ["16/255", 0.5]
+        [models.start]
+        config = "plain.toml"
+        steps = 7
+        [models.hard]
+        config = "hard.toml"
+        init = "start"
+        seed = 4
+        set = ["defense.k=4"]
+        [models.cascade]
+        config = "cascade.toml"
+        stored = "hard"
+        [[rows]]
+        name = "First"
+        model = "hard"
+        note = "as it was"
+        clean = 99
+        ifgsm30 = [nan, 12.5]
+        [[rows]]
+        name = "Second"
+        model = "start"
+        seeds = 3
+        step_ll = [1.5, 0]
+        clean = nan
+        sd = { step_ll = [0.25, nan] }
+        """,
+        "some_table",
+    )
+    assert (table.name, table.title) == ("some_table", "A title")
+    assert table.eps == (16 / 255, 0.5)
+    assert table.attacks == {
+        "step_ll": {"name": "step_ll"},
+        "ifgsm30": {"name": "ifgsm", "steps": 30},
+    }
+    assert table.models["start"] == tables.Model(
+        config=str(tmp_path / "plain.toml"), steps=7
+    )
+    hard = table.models["hard"]
+    assert (hard.init, hard.seed, hard.set) == ("start", 4, ("defense.k=4",))
+    assert table.models["cascade"].stored == "hard"
+    first, second = table.rows
+    assert (first.name, first.model, first.seeds, first.note) == (
+        *("First", "hard", None),
+        "as it was",
+    )
+    assert (second.seeds, second.note) == (3, "")
+
+    def cells(row):
+        return [
+            (c.attack, c.eps, c.source, c.published, c.published_sd) for c in row.cells
+        ]
+
+    assert cells(first) == [
+        ("clean", 0.0, None, 99.0, None),
+        ("ifgsm30", 16 / 255, None, None, None),
+        ("ifgsm30", 0.5, None, 12.5, None),
+    ]
+    assert cells(second) == [
+        ("clean", 0.0, None, None, None),
+        ("step_ll", 16 / 255, None, 1.5, 0.25),
+        ("step_ll", 0.5, None, 0.0, None),
+    ]
+
+
+BLACK = """
+    title = "Black box"
+    attacks = ["step_fgsm"]
+    eps = ["16/255"]
+    sources = ["plain", "hard"]
+    [[rows]]
+    name = "P"
+    model = "plain"
+    clean = 90.0
+    step_fgsm = [nan, 40.0]
+    """
+
+
+def test_lists_of_a_black_box_table_are_over_its_sources(tmp_path):
+    (row,) = tiny.read(tmp_path, BLACK + tiny.MODELS).rows
+    # An empty place is nothing to measure.
+    assert [(c.attack, c.eps, c.source, c.published) for c in row.cells] == [
+        ("clean", 0.0, None, 90.0),
+        ("step_fgsm", 16 / 255, "hard", 40.0),
+    ]
+
+
+def test_models_may_come_from_another_file(tmp_path):
+    (tmp_path / "models").mkdir()
+    shared = textwrap.dedent(tiny.MODELS).replace('config = "', 'config = "../')
+    (tmp_path / "models" / "shared.toml").write_text(shared)
+    own = '\n[models.own]\nconfig = "plain.toml"\ninit = "start"\n'
+    from_there = 'models_from = "models/shared.toml"\n'
+    table = tiny.read(tmp_path, from_there + tiny.WHITE + own)
+    assert list(table.models) == ["start", "plain", "hard", "own"]
+    for name, file in (("plain", "plain"), ("hard", "hard"), ("own", "plain")):
+        path = pathlib.Path(table.models[name].config)
+        assert path.resolve() == tmp_path / f"{file}.toml"
+
+    with pytest.raises(UsageError, match=r"\[models.own\]: .*shared.toml has it too"):
+        (tmp_path / "models" / "shared.toml").write_text(
+            shared + own.replace('"plain', '"../plain')
+        )
+        tables.read(tmp_path / "tiny.toml")
+    (tmp_path / "models" / "shared.toml").write_text("title = 'no'\n" + shared)
+    with pytest.raises(UsageError, match=r"shared.toml: unknown key 'title'"):
+        tables.read(tmp_path / "tiny.toml")
+
+
+# ----------------------------------------------------------------------------- mistakes
+
+
+def test_tables_are_found_by_name_or_path():
+    assert tables.find("na2018_table3", ROOT) == ROOT / "na2018_table3.toml"
+    assert tables.find("some/file.toml", ROOT) == pathlib.Path("some/file.toml")
+    with pytest.raises(
+        UsageError,
+        match=r"unknown table 'na2018_tabel3'; did you mean 'na2018_table3'.*table10,",
+    ):
+        tables.find("na2018_tabel3", ROOT)
+
+
+GOOD = {
+    "title": 'title = "T"',
+    "attacks": 'attacks = ["step_ll", "pgd"]',
+    "eps": 'eps = ["16/255", "32/255"]',
+    "row": '[[rows]]\nname = "R"\nmodel = "m"\nclean = 90',
+    "models": '[models.m]\nconfig = "plain.toml"',
+}
+MODEL = GOOD["models"]
+ROW = GOOD["row"]
+ONE_EPS = 'eps = ["16/255"]\n'
+
+
+@pytest.mark.parametrize(
+    ("part", "text", "message"),
+    [
+        # The file.
+        ("title", "", "missing key 'title'"),
+        ("title", "title = 3", "title: expected str, received 3"),
+        ("title", 'titel = "T"', "unknown key 'titel'; did you mean 'title'"),
+        ("title", "title = ", "not valid TOML"),
+        ("eps", "", "missing key 'eps'"),
+        ("eps", "eps = []", "`eps` must hold at least one"),
+        ("eps", 'eps = ["a/255"]', r"eps\[0\]: expected a number or a fraction"),
+        ("eps", 'eps = [0.5, "1/2"]', "`eps` must differ; 0.5 is there twice"),
+        ("eps", ONE_EPS + "sources = ['m', 'm']", "`sources` must differ; 'm'"),
+        ("eps", ONE_EPS + "sources = ['n']", "sources: unknown model 'n'"),
+        ("eps", GOOD["eps"] + "\nsources = ['m']", "has one eps; received 2"),
+        ("row", "rows = []", "`rows` must hold at least one"),
+        ("row", "rows = [1]", r"rows\[0\]: expected dict, received 1"),
+        ("row", "", "missing key 'rows'"),
+        # Columns.
+        ("attacks", "attacks = []", "`attacks` must hold at least one"),
+        ("attacks", "attacks = [5]", r"attacks\[0\]: expected str, received 5"),
+        ("attacks", "attacks = [{ steps = 5 }]", "has no key 'name'"),
+        ("attacks", 'attacks = ["pgd", "pgd"]', "two columns have the name 'pgd'"),
+        ("attacks", 'attacks = ["clean"]', "no column can have the name 'clean'"),
+        (
+            *("attacks", 'attacks = [{ as = "sd", name = "pgd" }]'),
+            "no column can have the name 'sd'",
+        ),
+        ("attacks", "attacks = [{ as = 5, name = 'pgd' }]", "expected str, received 5"),
+        # Models.
+        ("models", "", "unknown model 'm'"),
+        ("models", "[models]\nm = 3", r"\[models.m\]: expected dict, received 3"),
+        ("models", "[models.m]", r"\[models.m\]: missing key 'config'"),
+        ("models", '[models.m]\nconfig = "n.toml"', "no configuration file .*n.toml"),
+        ("models", MODEL + "\nsteps = 0", "`steps` must be at least 1; received 0"),
+        ("models", MODEL + "\nseed = -1", "`seed` must be at least 0; received -1"),
+        ("models", MODEL + "\nseeds = 2", "unknown key 'seeds'; did you mean 'seed'"),
+        ("models", MODEL + "\ninit = 'n'", r"\[models.m\] init: unknown model 'n'"),
+        ("models", MODEL + "\nstored = 'n'", r"\[models.m\] stored: unknown model"),
+        ("models", MODEL + "\ninit = 'm'", "in a circle: m -> m"),
+        (
+            "models",
+            MODEL + "\ninit = 'a'\n"
+            '[models.a]\nconfig = "plain.toml"\nstored = "b"\n'
+            '[models.b]\nconfig = "plain.toml"\ninit = "a"',
+            "in a circle: a -> b -> a",
+        ),
+        # Rows.
+        ("row", '[[rows]]\nmodel = "m"\nclean = 90', r"rows\]\] 1: missing key 'name'"),
+        ("row", '[[rows]]\nname = "R"\nclean = 90', "missing key 'model'"),
+        ("row", ROW.replace('"R"', "5"), "name: expected str, received 5"),
+        ("row", ROW.replace('"m"', '"n"'), "model: unknown model 'n'"),
+        ("row", ROW + "\nstep_lll = [1, 2]", "'step_lll'; did you mean 'step_ll'"),
+        ("row", f"{ROW}\n{ROW}", "the names of rows must differ; 'R' is there twice"),
+        ("row", '[[rows]]\nname = "R"\nmodel = "m"', "no number in any of clean,"),
+        ("row", ROW + "\npgd = [1]", r"pgd: expected 2 numbers; received \[1\]"),
+        ("row", ROW + "\npgd = [1, 2, 3]", "pgd: expected 2 numbers"),
+        ("row", ROW + "\npgd = 1", "pgd: expected 2 numbers; received 1"),
+        ("row", ROW + "\npgd = [1, true]", "pgd: expected 2 numbers"),
+        ("row", ROW + '\npgd = [1, "2"]', "pgd: expected 2 numbers"),
+        ("row", ROW + "\npgd = [1, 101]", "pgd: expected percent, 0 to 100"),
+        ("row", ROW + "\npgd = [-1, 2]", "pgd: expected percent, 0 to 100"),
+        ("row", ROW + "\npgd = [inf, 2]", "pgd: expected percent, 0 to 100"),
+        ("row", ROW.replace("90", "[90, 91]"), "clean: expected 1 numbers"),
+        ("row", ROW + "\nseeds = 0", "`seeds` must be at least 1; received 0"),
+        ("row", ROW + "\nseeds = true", "seeds: expected int, received True"),
+        ("row", ROW + "\nsd = { clean = 1 }", "`sd` is over seeds"),
+        ("row", ROW + "\nseeds = 2\nsd = 3", "sd: expected dict, received 3"),
+        ("row", ROW + "\nseeds = 2\nsd = { pgd = [1, 2] }", "sd: unknown key 'pgd'"),
+        (
+            *("row", ROW + "\npgd = [1, 2]\nseeds = 2\nsd = { pgd = [1] }"),
+            "sd pgd: expected 2 numbers",
+        ),
+        ("title", GOOD["title"] + "\nmodels_from = 'n.toml'", "n.toml: cannot be read"),
+    ],
+)
+def test_what_cannot_be_is_named_with_its_place(tmp_path, part, text, message):
+    written = "\n".join((GOOD | {part: text}).values())
+    path = tiny.write(tmp_path, written)
+    with pytest.raises(UsageError, match=message) as caught:
+        tables.read(path)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_the_table_that_is_spoilt_above_is_good(tmp_path):
+    (row,) = tiny.read(tmp_path, "\n".join(GOOD.values())).rows
+    (cell,) = row.cells
+    assert cell.published == 90 and not math.isnan(cell.published)
+
+
+def test_a_file_that_is_none(tmp_path):
+    with pytest.raises(UsageError, match=r"absent.toml: cannot be read"):
+        tables.read(tmp_path / "absent.toml")
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(UsageError, match=r"binary.toml: cannot be read"):
+        tables.read(tmp_path / "binary.toml")

@@ -1,0 +1,379 @@
+"""Trains and measures all that a published table needs, resumable at any point."""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+import time
+from collections.abc import Callable
+
+from absl import logging
+
+from tfadv import config, experiment
+from tfadv.attacks import core
+from tfadv.errors import UsageError, nearest
+from tfadv.evaluation import measure, suite, transfer
+from tfadv.files import make_directory, read_json, replacing, write_json
+from tfadv.reproduction import outcome, tables
+from tfadv.reproduction.models import Models, in_order
+from tfadv.trained import open_model
+
+# Cost of one image: a gradient with respect to the image, in training steps.
+GRADIENT = 0.7
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A piece of the work.
+
+    Args:
+        label: what it does, for the progress line.
+        cost: in images that are trained on, times the size of the network.
+        is_done: () -> bool, whether an earlier call did it.
+        run: () -> None.
+    """
+
+    label: str
+    cost: float
+    is_done: Callable
+    run: Callable
+
+
+def reproduce(
+    path,
+    workdir,
+    *,
+    fraction=1.0,
+    rows=None,
+    num_examples=None,
+    batch_size=500,
+    data_dir=None,
+    output=None,
+):
+    """Makes a table of a paper again; a second call does only what is missing.
+
+    Args:
+        path: file of the table.
+        workdir: directory for the models, shared by all tables.
+        fraction: of every schedule, in (0, 1].
+        rows: names of the rows to measure, or None for all. Others keep what an earlier
+            outcome at the same place says of them, which must be of the same table and
+            fraction.
+        num_examples: how many test images (the first ones), or None for all.
+        batch_size: images attacked at once.
+        data_dir: where TFDS finds prepared data.
+        output: JSON file of the outcome, a `.md` of the same name beside it; None for
+            `workdir/<table>.json`.
+
+    Returns:
+        The outcome; see `outcome.compose`.
+
+    Raises:
+        UsageError, RunError: see `errors`.
+        errors.Stopped: a signal came; call again to continue.
+    """
+    table = tables.read(path)
+    chosen = _choose(table, rows)
+    models = Models(table, workdir, fraction=fraction)
+    bench = Bench(table, models, num_examples, batch_size, data_dir)
+    place = pathlib.Path(output or pathlib.Path(workdir) / f"{table.name}.json")
+    before = _earlier(place, table, fraction)
+    tasks = bench.plan(chosen)
+    clock = Clock(tasks)
+
+    def publish():
+        made = outcome.compose(
+            table, chosen, models, bench.found, fraction=fraction, before=before
+        )
+        write_json(place, made)
+        with replacing(place.with_suffix(".md")) as temporary:
+            temporary.write_text(outcome.document(made))
+        return made
+
+    for number, task in enumerate(tasks):
+        if not task.is_done():
+            logging.info(clock.line(number))
+            task.run()
+            publish()
+        clock.finished(number)
+    return publish()
+
+
+def _choose(table, names):
+    if names is None:
+        return table.rows
+    known = {row.name: row for row in table.rows}
+    if not names:
+        raise UsageError(f"no row of table {table.name} is chosen")
+    for name in names:
+        if name not in known:
+            raise UsageError(
+                f"table {table.name} has no row {name!r}{nearest(name, known)} "
+                f"Rows: {', '.join(known)}."
+            )
+    return [row for row in table.rows if row.name in names]
+
+
+def _earlier(place, table, fraction):
+    """The cells of the outcome at `place`, which can be written; [] where none is."""
+    if place.suffix != ".json":
+        raise UsageError(f"--output must end in .json; received {place}")
+    make_directory(place.parent)
+    if not place.exists():
+        return []
+    found = read_json(place, "the earlier outcome")
+    try:
+        theirs, cells = (found["table"], found["fraction"]), found["cells"]
+    except (TypeError, KeyError):
+        raise UsageError(
+            f"{place} is not an outcome of bin/reproduce: choose another --output"
+        ) from None
+    if theirs != (table.name, fraction):
+        raise UsageError(
+            f"{place} holds {theirs[0]} at fraction {theirs[1]}, this is {table.name} "
+            f"at fraction {fraction}, and one file holds one of them: choose another "
+            "--output"
+        )
+    return cells
+
+
+class Clock:
+    """Progress over the whole table.
+
+    Args:
+        tasks: all of them; those that are done already count as nothing.
+    """
+
+    def __init__(self, tasks):
+        self.tasks = tasks
+        self.costs = [0.0 if task.is_done() else task.cost for task in tasks]
+        self.begin, self.done = time.monotonic(), 0.0
+
+    def finished(self, number):
+        self.done += self.costs[number]
+
+    def line(self, number):
+        """What comes now, how much of the table is done, how long the rest takes."""
+        share = self.done / max(sum(self.costs), 1e-9)
+        text = f"[{number + 1}/{len(self.tasks)}] {self.tasks[number].label}"
+        if not self.done:
+            return text
+        left = (time.monotonic() - self.begin) / share * (1 - share) / 60
+        return f"{text}; {100 * share:.0f} % of the table, about {left:.0f} min left"
+
+
+class Bench:
+    """Trains and measures the models of a table, and keeps what it found on disk.
+
+    Every measurement is a file in the workdir of the model that was attacked, named by
+    what was measured, so tables share them.
+
+    Args:
+        table: `tables.Table`.
+        models: `models.Models`.
+        num_examples, batch_size, data_dir: see `reproduce`.
+
+    Raises:
+        UsageError: an attack, an eps or a number that cannot be.
+    """
+
+    def __init__(self, table, models, num_examples, batch_size, data_dir):
+        self.table, self.models = table, models
+        self.num_examples, self.batch_size = num_examples, batch_size
+        self.data_dir = data_dir
+        self._opened, self._images = {}, {}
+        where = f"table {table.name}"
+        self.evaluate = config.build(
+            config.Evaluate,
+            {
+                "attacks": list(table.attacks.values()),
+                "eps": table.eps,
+                "batch_size": batch_size,
+                "num_examples": num_examples,
+            },
+            where=where,
+        )
+        self._entries = {}
+        for name, spec in table.attacks.items():
+            alone = dataclasses.replace(self.evaluate, attacks=(spec,))
+            self._entries[name] = suite.build(alone, where=where)[0]
+
+    def plan(self, rows):
+        """The `Task`s that these rows need, in an order in which they can be done.
+
+        Raises:
+            UsageError: a model that cannot be made, or measured as the table asks.
+        """
+        wanted = {}
+        for row in rows:
+            for target in self.models.of_row(row):
+                for cell in row.cells:
+                    source = self.models.get(cell.source) if cell.source else None
+                    key = (target, cell.attack, source)
+                    wanted.setdefault(_identity(key), key)
+        wanted = list(wanted.values())
+        crafted_on = [source for _, _, source in wanted if source is not None]
+        measured = [target for target, _, _ in wanted] + crafted_on
+        self._check_images(measured)
+        trainables = in_order(measured)
+        # Seeds of one model differ in nothing that could fail.
+        tasks, checked, crafted = [], set(), {None}
+        for trainable in trainables:
+            if not trainable.is_trained():
+                if trainable.name not in checked:
+                    checked.add(trainable.name)
+                    trainable.check()
+                if trainable.stored_path not in crafted:
+                    crafted.add(trainable.stored_path)
+                    tasks.append(self._craft_task(trainable))
+            tasks.append(self._train_task(trainable))
+        return tasks + [self._measure_task(*key) for key in wanted]
+
+    def _check_images(self, trainables):
+        where, first = f"table {self.table.name}", trainables[0]
+        for one in trainables:
+            if _images(one) != _images(first):
+                raise UsageError(
+                    f"{where}: its models do not take the same images: {first.name!r} "
+                    f"takes {_images(first)}, {one.name!r} takes {_images(one)}"
+                )
+        available = first.experiment.dataset.source.sizes["test"]
+        experiment.check_evaluation_sizes(self.evaluate, available, "test", where)
+
+    def found(self, cell, target, source):
+        """The row of accuracy for a cell, or None while it is not measured."""
+        path = self._path(target, cell.attack, source)
+        if not path.exists():
+            return None
+        rows = read_json(path, "a measurement")["rows"]
+        return next(row for row in rows if abs(row["eps"] - cell.eps) < 1e-9)
+
+    def _train_task(self, trainable):
+        before = trainable.init.steps if trainable.init is not None else 0
+        return Task(
+            label=f"training {trainable.name}, seed {trainable.seed}, "
+            f"{trainable.steps:,} of {trainable.full_steps:,} steps",
+            cost=_size(trainable) * (trainable.steps - before) * 128,
+            is_done=trainable.is_trained,
+            run=lambda: trainable.fit(self.data_dir),
+        )
+
+    def _craft_task(self, trainable):
+        source = trainable.stored
+        gradients = 44 * trainable.experiment.stored.max_eps * 255 / 16
+        images = source.experiment.dataset.source.sizes["train"]
+        return Task(
+            label=f"crafting the stored images of {source.name}",
+            cost=_size(source) * images * gradients * GRADIENT,
+            is_done=trainable.stored_path.exists,
+            run=lambda: trainable.craft(self.data_dir),
+        )
+
+    def _measure_task(self, target, attack, source):
+        by = f" crafted on {source.name}" if source is not None else ""
+        at = target if source is None else source
+        images = target.experiment.dataset.source.sizes["test"]
+        gradients = 1 if attack == "clean" else self._gradients(attack)
+        return Task(
+            label=f"measuring {target.name}, seed {target.seed}: {attack}{by}",
+            cost=_size(at) * (self.num_examples or images) * gradients * GRADIENT,
+            is_done=self._path(target, attack, source).exists,
+            run=lambda: self._measure(target, attack, source),
+        )
+
+    def _gradients(self, name):
+        """How many gradients an attack takes for all eps together, about."""
+        attack = self._entries[name].attack
+        if not hasattr(attack, "steps"):
+            return 1
+        if attack.steps is None:
+            free = round(max(self.table.eps) * 255)
+            counts = [core.kurakin_steps(e) - round(e * 255) for e in self.table.eps]
+            return free + sum(counts)
+        return attack.steps * getattr(attack, "restarts", 1) * len(self.table.eps)
+
+    def _measure(self, target, attack, source):
+        """Measures one attack at every eps; black box: on all targets of the source."""
+        opened = self._open(target)
+        images = self._read(opened)
+        entries = [self._entries[attack]] if attack != "clean" else []
+        options = {"batch_size": self.batch_size, "seed": 0}
+        eps = self.table.eps
+        if source is None:
+            rows = measure(opened.predict, images, entries, eps, **options)
+            self._write(target, "clean", None, rows[:1])
+            if entries:
+                self._write(target, attack, None, rows[1:])
+            return
+        # Crafted once: whoever else is attacked from this source is measured too.
+        targets = {}
+        for row in self.table.rows:
+            for one in self.models.of_row(row):
+                needed = any(
+                    cell.source and self.models.get(cell.source).path == source.path
+                    for cell in row.cells
+                    if cell.attack == attack
+                )
+                if needed and one.is_trained():
+                    targets[one.path.name] = one
+        rows = transfer.measure(
+            {source.path.name: self._open(source).predict},
+            {name: self._open(one).predict for name, one in targets.items()},
+            images,
+            entries,
+            eps,
+            **options,
+        )
+        for name, one in targets.items():
+            mine = [r for r in rows if r["target"] == name and r["source"] is not None]
+            self._write(one, attack, source, mine)
+
+    def _open(self, trainable):
+        if trainable.path not in self._opened:
+            limits = {"batch_size": self.batch_size, "num_examples": self.num_examples}
+            changes = config.Config().merged({"evaluate": limits}, "the command line")
+            opened = open_model(workdir=trainable.path, changes=changes)
+            self._opened[trainable.path] = opened
+        return self._opened[trainable.path]
+
+    def _read(self, opened):
+        key = json.dumps(opened.config["data"], sort_keys=True)
+        if key not in self._images:
+            images = opened.dataset.read_test(self.data_dir)
+            self._images[key] = images.take(slice(self.num_examples))
+        return self._images[key]
+
+    def _path(self, target, attack, source):
+        entry = self._entries.get(attack)
+        what = {
+            "attack": repr(entry.attack) if entry else "clean",
+            "eps": self.table.eps if entry else None,
+            "source": source.path.name if source is not None else None,
+            "num_examples": self.num_examples,
+        }
+        text = json.dumps(what, sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+        name = entry.name if entry else "clean"
+        return target.path / "measured" / f"{name}_{digest}.json"
+
+    def _write(self, target, attack, source, rows):
+        path = self._path(target, attack, source)
+        write_json(path, {"source": source and source.path.name, "rows": rows})
+
+
+def _identity(key):
+    target, attack, source = key
+    return target.path, attack, source and source.path
+
+
+def _images(trainable):
+    """What tells the images that it takes from others, such as `cifar10 24x24x3`."""
+    exp = trainable.experiment
+    return f"{exp.config['data']['name']} {'x'.join(map(str, exp.dataset.image_shape))}"
+
+
+def _size(trainable):
+    """Proportional to the operations of a pass: parameters times places."""
+    h, w, _ = trainable.experiment.dataset.image_shape
+    depth = trainable.experiment.config["model"].get("depth", 20)
+    return h * w * depth
