@@ -22,12 +22,14 @@ setup(
     python_requires=">=3.11,<3.14",
     install_requires=[
         "absl-py>=2.1",
+        "array_record>=0.8",
         # Writing TFDS data needs it, and tensorflow-datasets does not bring it.
         "importlib_resources>=6.0",
         "keras>=3.15,<3.16",
         "keras-cv>=0.9",
         "matplotlib>=3.8",
         "numpy>=1.26",
+        "pillow>=10",
         "scikit-learn>=1.4",
         "scipy>=1.11",
         "tensorboard>=2.18",

@@ -218,9 +218,7 @@ def test_attack_writes_images_for_tfds(finished, tmp_path):
     )
     assert code == 0, err
     path = re.search("written to (.*)", out).group(1)
-    found = list(
-        tfds.as_numpy(tfds.builder_from_directory(path).as_dataset(split="train"))
-    )
+    found = list(tfds.builder_from_directory(path).as_data_source("train"))
     source = digits.read("train")
     assert [e["source_index"] for e in found] == list(range(460))
     assert [e["label"] for e in found] == list(source.y[:460])

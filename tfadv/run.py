@@ -183,12 +183,20 @@ def _stored_images(exp, workdir, data_dir):
             logging.info("training the source of the stored images")
             _, made_by = fit(source, workdir.path / "source", data_dir=data_dir)
             craft_stored(made_by.path, exp.stored, workdir.path / "stored", data_dir)
-    return StoredImages(
+    images = StoredImages(
         path,
         data=exp.config["data"]["name"],
         split="train",
         image_shape=exp.dataset.image_shape,
     )
+    wanted = (exp.stored.attack, len(exp.stored.eps))
+    if (images.metadata["attack"], images.max_pixels) != wanted:
+        raise UsageError(
+            f"[stored]: {path} holds {images.metadata['attack']} up to eps "
+            f"{images.max_pixels}/255; this run asks for {wanted[0]} up to "
+            f"{wanted[1]}/255"
+        )
+    return images
 
 
 def stored_path(output, exp):

@@ -217,10 +217,15 @@ def test_needed_models_come_first_and_once(tmp_path):
 def test_what_a_trained_model_needed_is_needed_no_more(tmp_path):
     found = models(tmp_path, tiny.WHITE + tiny.MODELS + CASCADE)
     (found.get("cascade").path / "saved_model").mkdir(parents=True)
+    (found.get("cascade").path / "model.keras").touch()
     assert in_order([found.get("cascade")]) == [found.get("cascade")]
-    # Half a workdir is none.
-    (found.get("plain").path).mkdir(parents=True)
-    (found.get("plain").path / "model.keras").touch()
+
+
+@pytest.mark.parametrize("written", ["model.keras", "saved_model"])
+def test_half_of_what_a_training_leaves_is_nothing(tmp_path, written):
+    found = models(tmp_path)
+    (found.get("plain").path / written).mkdir(parents=True)
+    assert not found.get("plain").is_trained()
     names = [one.name for one in in_order([found.get("plain")])]
     assert names == ["start", "plain"]
 

@@ -713,6 +713,22 @@ def test_a_typo_is_one_line_before_tensorflow(no_tensorflow, tmp_path, args, mes
     assert not (tmp_path / "w").exists()
 
 
+def test_help_needs_no_tensorflow(no_tensorflow):
+    code, out, err = call("--help", **no_tensorflow)
+    assert (code, err) == (0, "")
+    assert "bin/reproduce --table=" in out
+
+
+def test_a_row_that_is_not_there_is_one_line_before_data(tmp_path):
+    # Of MNIST, of which there is none at data_dir.
+    options = (f"--workdir={tmp_path / 'w'}", f"--data_dir={tmp_path}")
+    code, out, err = call("--table=na2018_table1", "--rows=Bidirectional", *options)
+    assert (code, out) == (2, "")
+    (line,) = (one for one in err.splitlines() if one.startswith("error: "))
+    assert "no row 'Bidirectional'; did you mean 'Bidirection'? Rows: Base" in line
+    assert not (tmp_path / "w").exists()
+
+
 BINARY = """
     title = "On the command line"
     attacks = ["step_fgsm"]

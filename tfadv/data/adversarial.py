@@ -1,9 +1,13 @@
 """Adversarial images made beforehand (`tfadv.craft`), read from disk at random."""
 
+import atexit
 import bisect
+import functools
 import io
 import itertools
 import pathlib
+import threading
+import time
 
 import numpy as np
 import tensorflow as tf
@@ -92,6 +96,9 @@ class StoredImages:
             ValueError: an index or a size that is not stored.
             RunError: an image is damaged.
         """
+        _stop_before_exit()
+        if _STOPPED.is_set():
+            raise RunError("the process ends")
         images = np.empty((len(index), *self.image_shape), np.uint8)
         for i, position in enumerate(self._positions(index, pixels)):
             images[i], _ = self._example(position)
@@ -181,7 +188,7 @@ class StoredImages:
         number = bisect.bisect_right(self._ends, position)
         reader, end = self._readers[number], self._ends[number]
         local = position - end + reader.num_records()
-        # As a range: of a list of positions it would first sort the whole file's.
+        # As a range: the time to read a list of positions grows with the file.
         return reader.read(local, local + 1)[0]
 
     def _positions(self, index, pixels):
@@ -226,6 +233,20 @@ class StoredImages:
             f"stored images in {self.path} are damaged or incomplete: "
             f"{text.splitlines()[0]}. Make them again with bin/attack."
         )
+
+
+_STOPPED = threading.Event()
+
+
+@functools.cache
+def _stop_before_exit():
+    """Lets threads of tf.data finish: Python aborts if one calls it while it ends."""
+
+    def stop():
+        _STOPPED.set()
+        time.sleep(0.1)
+
+    atexit.register(stop)
 
 
 def _spread(n):

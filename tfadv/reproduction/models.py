@@ -8,6 +8,7 @@ import pathlib
 
 from tfadv import config, experiment, run
 from tfadv.errors import UsageError
+from tfadv.workdir import Workdir
 
 # What does not change the weights.
 BOOKKEEPING = (
@@ -76,7 +77,8 @@ class Trainable:
         self.experiment.make_defense(self.experiment.make_model())
 
     def is_trained(self):
-        return (self.path / "saved_model").exists()
+        workdir = Workdir(self.path)
+        return workdir.model.exists() and workdir.saved_model.exists()
 
     def fit(self, data_dir):
         """Trains it; what it needs must be there."""
