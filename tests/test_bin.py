@@ -41,6 +41,8 @@ BINARIES = {
     "attack": "--workdir",
     "export": "--workdir",
     "transfer": "--sources",
+    "analyze": "--analysis",
+    "reproduce": "--table",
 }
 
 

@@ -121,6 +121,16 @@ def test_stored_images_are_trained_on_as_they_are(factory, stored):
 
 
 @BOTH
+def test_a_delay_with_stored_images_compiles(factory):
+    """Where the size of a batch is known, the sizes of its parts are not."""
+    defense = make(factory, k=4, stored=2, delay=1)
+    step = tf.function(defense.train_step)
+    batch = (tf.constant(X), tf.constant(STORED)), tf.constant(Y)
+    logs = [step(batch) for _ in range(2)][-1]
+    assert all(np.isfinite(value) for value in logs.values())
+
+
+@BOTH
 def test_stored_images_wait_for_the_end_of_the_delay(factory):
     recorder = Recorder()
     defense = make(factory, k=4, stored=2, delay=1, layers=[recorder])

@@ -361,8 +361,8 @@ def test_stored_images_are_made_once_before_they_are_needed(tmp_path):
         "training hard",
         "crafting the stored images of hard",
         "training cascade",
-        "training other",
         "measuring cascade",
+        "training other",
         "measuring other",
     ]
 

@@ -41,7 +41,6 @@ CONFIGS = {
         base = "hard.toml"
         [defense]
         stored = 4
-        delay = 0
         [stored]
         source = "hard.toml"
         max_eps = "2/255"

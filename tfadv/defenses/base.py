@@ -187,4 +187,5 @@ class Defense(keras.Model):
 
 def _is_correct(y, logits):
     predicted = tf.argmax(logits, axis=-1, output_type=tf.int32)
-    return tf.cast(predicted == tf.cast(y, tf.int32), tf.float32)
+    # Not `==`, which loses the rank where only one of the two sizes is known.
+    return tf.cast(tf.equal(predicted, tf.cast(y, tf.int32)), tf.float32)

@@ -204,30 +204,45 @@ class Bench:
         Raises:
             UsageError: a model that cannot be made, or measured as the table asks.
         """
-        wanted = {}
-        for row in rows:
-            for target in self.models.of_row(row):
-                for cell in row.cells:
-                    source = self.models.get(cell.source) if cell.source else None
-                    key = (target, cell.attack, source)
-                    wanted.setdefault(_identity(key), key)
-        wanted = list(wanted.values())
-        crafted_on = [source for _, _, source in wanted if source is not None]
-        measured = [target for target, _, _ in wanted] + crafted_on
-        self._check_images(measured)
-        trainables = in_order(measured)
-        # Seeds of one model differ in nothing that could fail.
-        tasks, checked, crafted = [], set(), {None}
-        for trainable in trainables:
-            if not trainable.is_trained():
-                if trainable.name not in checked:
-                    checked.add(trainable.name)
-                    trainable.check()
-                if trainable.stored_path not in crafted:
-                    crafted.add(trainable.stored_path)
-                    tasks.append(self._craft_task(trainable))
-            tasks.append(self._train_task(trainable))
-        return tasks + [self._measure_task(*key) for key in wanted]
+        # Row by row, so that an interrupted table has whole rows; black-box rows
+        # together, so that every source is crafted on once for all of them.
+        black_box = any(cell.source for row in rows for cell in row.cells)
+        everything = self._keys(rows)
+        groups = [everything] if black_box else [self._keys([row]) for row in rows]
+        self._check_images([one for key in everything for one in _models(key)])
+        tasks, seen = [], {None}
+        for group in groups:
+            for trainable in in_order([one for key in group for one in _models(key)]):
+                tasks += self._training_tasks(trainable, seen)
+            for key in group:
+                if _identity(key) not in seen:
+                    seen.add(_identity(key))
+                    tasks.append(self._measure_task(*key))
+        return tasks
+
+    def _keys(self, rows):
+        """(target, attack, source) of every measurement of these rows."""
+        return [
+            (target, cell.attack, cell.source and self.models.get(cell.source))
+            for row in rows
+            for target in self.models.of_row(row)
+            for cell in row.cells
+        ]
+
+    def _training_tasks(self, trainable, seen):
+        """What must be done to have it; notes in `seen` what is planned already."""
+        if trainable.path in seen:
+            return []
+        tasks = []
+        if not trainable.is_trained():
+            # Seeds of one model differ in nothing that could fail.
+            if trainable.name not in seen:
+                trainable.check()
+            if trainable.stored_path not in seen:
+                tasks.append(self._craft_task(trainable))
+            seen |= {trainable.name, trainable.stored_path}
+        seen.add(trainable.path)
+        return [*tasks, self._train_task(trainable)]
 
     def _check_images(self, trainables):
         where, first = f"table {self.table.name}", trainables[0]
@@ -359,6 +374,11 @@ class Bench:
     def _write(self, target, attack, source, rows):
         path = self._path(target, attack, source)
         write_json(path, {"source": source and source.path.name, "rows": rows})
+
+
+def _models(key):
+    target, _, source = key
+    return [target] if source is None else [target, source]
 
 
 def _identity(key):
