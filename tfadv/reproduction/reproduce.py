@@ -46,7 +46,7 @@ def reproduce(
     fraction=1.0,
     rows=None,
     num_examples=None,
-    batch_size=500,
+    batch_size=250,
     data_dir=None,
     output=None,
 ):
