@@ -28,12 +28,12 @@ class UnifiedEmbedding(MixedBatch):
     | `pivot_released`   | both: the authors' code loses the variable again, so what |
     |                    | it calls pivot is `bidirectional`                         |
 
-    A bare pivot runs away: adversarial embeddings are the shorter ones, the pull
-    lengthens them, and with the shared weights it lengthens the clean ones too, which
-    pull all the more. `cap_pivot` takes just that away: an adversarial embedding is
-    pulled to the direction of its pivot, and towards its length only if that is less,
-
-        p_i = E(x_i) * min(1, |E(x_adv_i)| / |E(x_i)|),  a constant.
+    A bare pivot runs away. Where weights w map features f to an embedding, the pull
+    moves w by -w (f_adv - f) f_adv^T, which lengthens it along every direction in which
+    adversarial features are the shorter ones; the clean embedding grows with it and
+    pulls all the more. So `pivot` adds `damping` / 2 * |E(x)|^2 to every pair, whose
+    step -damping w f f^T outweighs that where the features differ by less than this
+    share of their length.
 
     Args:
         classifier, attack, k, adversarial_weight, eps_law, delay, stored,
@@ -42,12 +42,11 @@ class UnifiedEmbedding(MixedBatch):
         mode: see above.
         embedding_weight: lambda2.
         norm, distance_half: of d; see `losses.embedding_distance`.
-        cap_pivot: whether `pivot` pulls to p_i, which is stable, or to E(x_i), the bare
-            formula.
+        damping: of `pivot`; 0 for the bare formula.
         embedding: name of the layer whose output is E; None means the logits.
 
     Raises:
-        ValueError: as `MixedBatch`; a negative lambda2, no such layer.
+        ValueError: as `MixedBatch`; a negative lambda2 or damping, no such layer.
 
     Source: Na et al. 2018, section 3.2, eq. 3 and footnote 4 (n = k = 64, lambda =
     0.3, lambda2 = 1e-4).
@@ -62,7 +61,7 @@ class UnifiedEmbedding(MixedBatch):
         embedding_weight: float = 1e-4,
         norm: Literal[1, 2] = 2,
         distance_half: bool = True,
-        cap_pivot: bool = True,
+        damping: float = 0.1,
         embedding: str | None = None,
         k: int | None = None,
         adversarial_weight: float = 0.3,
@@ -85,15 +84,17 @@ class UnifiedEmbedding(MixedBatch):
             seed=seed,
             name=name,
         )
-        if embedding_weight < 0:
-            raise ValueError(
-                f"`embedding_weight` must not be negative; received {embedding_weight}"
-            )
+        for option, value in (
+            ("embedding_weight", embedding_weight),
+            ("damping", damping),
+        ):
+            if value < 0:
+                raise ValueError(f"`{option}` must not be negative; received {value}")
         self.mode = mode
         self.embedding_weight = embedding_weight
         self.norm = norm
         self.distance_half = distance_half
-        self.cap_pivot = cap_pivot
+        self.damping = damping
         self.embedding = embedding
         # `fit` calls no `build`; a classifier without shapes has to wait for one.
         if classifier.built:
@@ -119,17 +120,14 @@ class UnifiedEmbedding(MixedBatch):
         y_both = tf.concat([y[:k], y], 0)
         with tf.GradientTape() as tape:
             logits, embedding = self._embed(tf.concat([x_adv, x], 0), training=True)
-            distance = losses.embedding_distance(
-                embedding[:k],
-                self._target(embedding[k : 2 * k], embedding[:k]),
-                norm=self.norm,
-                half=self.distance_half,
-            )
+            distance = self._distance(embedding[:k], embedding[k : 2 * k])
             # `descend` averages over the replicas; this is the sum over all of them.
             replicas = self.distribute_strategy.num_replicas_in_sync
             loss = self.regularized(
                 self.mean_loss(y_both, logits, k, delayed)
-                + self.embedding_weight * replicas * tf.reduce_sum(distance)
+                + tf.where(delayed, 0.0, self.embedding_weight)
+                * replicas
+                * tf.reduce_sum(distance)
             )
         self.descend(tape, loss)
         return self.finish(
@@ -139,22 +137,25 @@ class UnifiedEmbedding(MixedBatch):
             adversarial_weight=1.0 - tf.cast(delayed, tf.float32),
         )
 
-    def _target(self, clean, adversarial):
+    def _distance(self, adversarial, clean):
+        """What the pairs add to the loss, [k]."""
+        distance = losses.embedding_distance(
+            adversarial,
+            self._target(clean),
+            norm=self.norm,
+            half=self.distance_half,
+        )
+        if self.mode != "pivot" or not self.damping:
+            return distance
+        zero = tf.zeros_like(clean)
+        return distance + self.damping * losses.embedding_distance(clean, zero)
+
+    def _target(self, clean):
         """What the adversarial embeddings are pulled to."""
         if self.mode != "pivot":
             return clean
         self.pivot.assign(clean)
-        pivot = self.pivot.read_value()
-        if not self.cap_pivot:
-            return pivot
-        ratio = tf.math.divide_no_nan(_length(adversarial), _length(pivot))
-        return pivot * tf.stop_gradient(tf.minimum(ratio, 1.0))
-
-
-def _length(embedding):
-    """|E| of each example, [n, 1, ...]."""
-    axes = list(range(1, embedding.shape.rank))
-    return tf.sqrt(tf.reduce_sum(tf.square(embedding), axis=axes, keepdims=True))
+        return self.pivot.read_value()
 
 
 def _embedder(classifier, layer):
