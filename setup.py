@@ -10,6 +10,8 @@ VERSION = re.search(
     r'__version__ = "(.+?)"', (ROOT / "tfadv" / "__init__.py").read_text()
 ).group(1)
 
+TEST = ["pytest>=8.0", "pytest-timeout>=2.3", "pytest-xdist>=3.5"]
+
 setup(
     name="tfadv",
     version=VERSION,
@@ -38,8 +40,8 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "test": ["pytest>=8.0", "pytest-timeout>=2.3"],
-        "dev": ["pytest>=8.0", "pytest-timeout>=2.3", "ruff>=0.8"],
+        "test": TEST,
+        "dev": [*TEST, "ruff>=0.8"],
     },
     classifiers=[
         "License :: OSI Approved :: Apache Software License",
