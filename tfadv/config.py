@@ -253,17 +253,22 @@ def shortened(config, steps):
     return config.merged(changes, "--steps")
 
 
-def _read(path, seen):
-    if path.resolve() in seen:
-        raise UsageError(f"{path}: its chain of `base` files comes back to itself")
+def read_toml(path):
+    """The content of a TOML file, or a `UsageError` that says what is wrong with it."""
     try:
-        tables = tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        raise UsageError(f"no configuration file {path}") from None
+        return tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read: {error}") from None
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path}: not valid TOML: {error}") from None
+
+
+def _read(path, seen):
+    if path.resolve() in seen:
+        raise UsageError(f"{path}: its chain of `base` files comes back to itself")
+    if not path.exists():
+        raise UsageError(f"no configuration file {path}")
+    tables = read_toml(path)
     base = tables.pop("base", None)
     stored = tables.get("stored")
     source = stored.get("source") if isinstance(stored, dict) else None

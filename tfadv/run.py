@@ -115,7 +115,7 @@ def fit(tables, path, *, data_dir=None, strategy="default", num_logical_devices=
         defense.optimizer.build(defense.classifier.trainable_variables)
     workdir = Workdir(path)
     workdir.claim(exp.config)
-    if not (workdir.model.exists() and workdir.saved_model.exists()):
+    if not workdir.is_trained():
         if origin is not None:
             step = start_from(defense, origin.checkpoints)
             logging.info("going on from step %d of %s", step, origin.path)

@@ -67,6 +67,10 @@ class Workdir:
             shutil.rmtree(leftover, ignore_errors=True)
         write_json(self.config, resolved)
 
+    def is_trained(self):
+        """Whether training has ended and left both of its models."""
+        return self.model.exists() and self.saved_model.exists()
+
     def read_config(self):
         """The resolved configuration of the run in this directory.
 

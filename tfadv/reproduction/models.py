@@ -77,8 +77,7 @@ class Trainable:
         self.experiment.make_defense(self.experiment.make_model())
 
     def is_trained(self):
-        workdir = Workdir(self.path)
-        return workdir.model.exists() and workdir.saved_model.exists()
+        return Workdir(self.path).is_trained()
 
     def fit(self, data_dir):
         """Trains it; what it needs must be there."""

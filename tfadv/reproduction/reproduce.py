@@ -393,7 +393,7 @@ def _images(trainable):
 
 
 def _size(trainable):
-    """Proportional to the operations of a pass: parameters times places."""
+    """Proportional to the operations of a pass: layers times places."""
     h, w, _ = trainable.experiment.dataset.image_shape
     depth = trainable.experiment.config["model"].get("depth", 20)
     return h * w * depth

@@ -35,7 +35,6 @@ Nothing here imports TensorFlow.
 import dataclasses
 import math
 import pathlib
-import tomllib
 
 from tfadv import config
 from tfadv.errors import UsageError, nearest
@@ -180,11 +179,11 @@ def read(path):
             the wrong length, one name twice, models that need each other in a circle.
     """
     path = pathlib.Path(path)
-    file = config.build(_File, _load(path), where=str(path))
+    file = config.build(_File, config.read_toml(path), where=str(path))
     models = {}
     if file.models_from is not None:
         other = path.parent / file.models_from
-        shared = _load(other)
+        shared = config.read_toml(other)
         _check_keys(shared, ("models",), needed=("models",), where=str(other))
         models = _models(shared["models"], other)
     own = _models(file.models or {}, path)
@@ -217,15 +216,6 @@ def read(path):
         models=models,
         rows=rows,
     )
-
-
-def _load(path):
-    try:
-        return tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read: {error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path}: not valid TOML: {error}") from None
 
 
 def _models(tables, path):
