@@ -10,8 +10,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfadv import analyze, experiment
-from tfadv.analysis import directions, gradient_correlation, logit_curves
+from tfadv import analyze, attacks, experiment
+from tfadv.analysis import (
+    directions,
+    gradient_correlation,
+    logit_curves,
+    loss_surface,
+)
 from tfadv.config import Config
 from tfadv.data import digits
 from tfadv.errors import RunError, UsageError
@@ -104,6 +109,30 @@ def test_analyses_along_directions(runs, tmp_path, module):
         for key, values in numbers.items():
             measured = found["curves"]["b"][curve][key]
             np.testing.assert_allclose(measured, values, atol=2e-4, err_msg=curve)
+
+
+def test_loss_surface(runs, tmp_path):
+    options = {
+        **{"num_examples": 6, "seed": 3, "direction": "ifgsm", "steps": 4},
+        **{"eps1": "16/255", "eps2": 0.05, "reach": "0.25", "points": 3},
+    }
+    found = analyze.analyze("loss_surface", runs, tmp_path, options=options)
+    check_files(tmp_path, "loss_surface", found)
+    assert found["t"] == [0.0, 0.125, 0.25]
+    assert found["direction"] == repr(attacks.IFGSM(eps=16 / 255, steps=4))
+    assert [repr(attacks.StepFGSM(eps=16 / 255)), 0.05] == [found["steps"][0], 0.05]
+    assert "eps=0.05" in found["steps"][1] and "entropy" in found["steps"][1]
+    # The numbers are those of the model at these images.
+    images = digits.read("test").take(found["test_images"])
+    x, y = images.x / np.float32(255), images.y
+    predict = open_model(workdir=runs[1]).predict
+    attack = attacks.IFGSM(eps=16 / 255, steps=4)
+    g1, g2 = loss_surface.plane(predict, x, y, attack, seed=3, batch_size=6)
+    surface = loss_surface.surface(predict, x, y, g1, g2, found["t"], batch_size=6)
+    np.testing.assert_allclose(found["surfaces"]["b"]["loss"], surface, rtol=1e-4)
+    way = found["surfaces"]["b"]["path"]
+    assert [set(point) for point in way] == [{"t1", "t2", "loss"}] * 3
+    assert way[0]["loss"] == pytest.approx(surface[0, 0], rel=1e-4)
 
 
 def test_images_are_those_of_the_seed(runs, tmp_path):
@@ -200,6 +229,12 @@ def test_accuracy_curve_takes_rows_that_were_measured_later(tmp_path):
         ("accuracy_curve", {"eps": ["x"]}, "expected a number or a fraction"),
         ("accuracy_curve", {"key": "defense.eps_law"}, "is 'clipped'; expected a numb"),
         ("accuracy_curve", {"attacks": ["fgsm"]}, "unknown attack 'fgsm'"),
+        ("loss_surface", {"points": 1}, "--points must be at least 2.*received 1 and"),
+        ("loss_surface", {"reach": 0}, "--reach positive; received 21 and 0"),
+        ("loss_surface", {"eps1": 16}, r"loss_surface: `eps` must be.*'16/255'"),
+        ("loss_surface", {"eps2": -1}, r"`eps` must be in \[0, 1\].*received -1"),
+        ("loss_surface", {"direction": "fgsm"}, "'fgsm' is none of 'step_fgsm', 'ifg"),
+        ("loss_surface", {"num_examples": 451}, "expected 1 to 450.*received 451"),
     ],
 )
 def test_requests_that_cannot_be(runs, tmp_path, monkeypatch, name, options, message):

@@ -16,6 +16,13 @@ def gradient(function, logits):
     return tape.gradient(total, logits)
 
 
+def smoothed(y, logits, smoothing):
+    """J for hard labels as integers, for others as probabilities."""
+    if smoothing:
+        y = losses.soft_labels(y, len(logits[0]), smoothing)
+    return losses.cross_entropy(y, logits)
+
+
 @pytest.mark.parametrize(
     "smoothing, expected",
     [
@@ -32,7 +39,7 @@ def gradient(function, logits):
     ],
 )
 def test_cross_entropy(smoothing, expected):
-    value = losses.cross_entropy([0, 1], [QUARTER, QUARTER], label_smoothing=smoothing)
+    value = smoothed([0, 1], [QUARTER, QUARTER], smoothing)
     np.testing.assert_allclose(value, expected, rtol=1e-6)
 
 
@@ -40,7 +47,7 @@ def test_cross_entropy(smoothing, expected):
 def test_cross_entropy_has_gradient_softmax_minus_q(smoothing):
     q = np.array([[1 - smoothing / 2, smoothing / 2]])
     grad = gradient(
-        lambda z: losses.cross_entropy([0], z, label_smoothing=smoothing),
+        lambda z: smoothed([0], z, smoothing),
         np.array([QUARTER], np.float32),
     )
     np.testing.assert_allclose(grad, [[0.25, 0.75]] - q, rtol=1e-6)
@@ -49,9 +56,7 @@ def test_cross_entropy_has_gradient_softmax_minus_q(smoothing):
 def test_cross_entropy_of_three_classes_spreads_the_smoothing_over_all():
     # Logits 0 give log 3 whatever q; logits (log 2, 0, 0) give p = (1/2, 1/4, 1/4),
     # and s = 0.3 gives q = (0.8, 0.1, 0.1).
-    value = losses.cross_entropy(
-        [2, 0], [[0.0, 0.0, 0.0], [np.log(2.0), 0.0, 0.0]], label_smoothing=0.3
-    )
+    value = smoothed([2, 0], [[0.0, 0.0, 0.0], [np.log(2.0), 0.0, 0.0]], 0.3)
     np.testing.assert_allclose(
         value, [np.log(3), 0.8 * np.log(2) + 0.2 * np.log(4)], rtol=1e-6
     )
@@ -60,8 +65,60 @@ def test_cross_entropy_of_three_classes_spreads_the_smoothing_over_all():
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_cross_entropy_of_huge_logits_is_finite(smoothing):
     # log softmax([1000, 0]) = (0, -1000): class 1 costs 1000, class 0 nothing.
-    value = losses.cross_entropy([1], [[1000.0, 0.0]], label_smoothing=smoothing)
+    value = smoothed([1], [[1000.0, 0.0]], smoothing)
     np.testing.assert_allclose(value, [(1 - smoothing / 2) * 1000], rtol=1e-6)
+
+
+def test_soft_labels():
+    """s = 0.3 of three classes: 0.7 + 0.1 for the label, 0.1 for each other."""
+    q = losses.soft_labels([2, 0], 3, 0.3)
+    np.testing.assert_allclose(q, [[0.1, 0.1, 0.8], [0.8, 0.1, 0.1]], rtol=1e-6)
+    assert q.dtype == tf.float32
+
+
+def test_soft_labels_by_the_share_of_the_other_classes():
+    """delta = 1/4 of 10 classes is s = delta K / (K - 1) = 5 / 18."""
+    q = losses.soft_labels([3], 10, 5 / 18)
+    expected = np.full([1, 10], 0.25 / 9)
+    expected[0, 3] = 0.75
+    np.testing.assert_allclose(q, expected, rtol=1e-6)
+
+
+def test_cross_entropy_gives_probabilities_no_gradient():
+    q = tf.constant([[0.5, 0.5]])
+    with tf.GradientTape() as tape:
+        tape.watch(q)
+        value = losses.cross_entropy(q, [QUARTER])
+    assert tape.gradient(value, q) is None
+    np.testing.assert_allclose(value, [0.5 * np.log(4) + 0.5 * np.log(4 / 3)])
+
+
+def test_dissimilarity():
+    """p = (1/4, 3/4) against itself is its entropy; against (3/4, 1/4) the logarithms
+    change places; against (1/2, 1/2) it is log 2 whatever p."""
+    value = losses.dissimilarity([QUARTER] * 3, [QUARTER, QUARTER[::-1], [0.0, 0.0]])
+    entropy = np.log(4) / 4 + 0.75 * np.log(4 / 3)
+    swapped = np.log(4 / 3) / 4 + 0.75 * np.log(4)
+    np.testing.assert_allclose(value, [entropy, swapped, np.log(2)], rtol=1e-6)
+
+
+def test_dissimilarity_has_gradient_in_both():
+    """d/db = q - p.  d/da = -p * (log q + D): that of a mean of -log q under p."""
+    a, b = tf.constant([QUARTER]), tf.constant([[1.0, 0.0]])
+    with tf.GradientTape() as tape:
+        tape.watch([a, b])
+        value = losses.dissimilarity(a, b)
+    in_a, in_b = tape.gradient(value, [a, b])
+    p = np.array([0.25, 0.75])
+    q = np.array([np.e, 1]) / (np.e + 1)
+    np.testing.assert_allclose(in_b, [q - p], rtol=1e-5)
+    d = -(p * np.log(q)).sum()
+    np.testing.assert_allclose(in_a, [-p * (np.log(q) + d)], rtol=1e-5)
+
+
+def test_dissimilarity_of_huge_logits_is_finite():
+    value = losses.dissimilarity([[1000.0, 0.0]], [[0.0, 1000.0]])
+    np.testing.assert_allclose(value, [1000], rtol=1e-6)
 
 
 def test_entropy():
@@ -99,6 +156,11 @@ def test_margin(label, logits, expected):
     np.testing.assert_array_equal(losses.margin([label], [logits]), [expected])
 
 
+def test_margin_of_probabilities_is_that_of_the_likeliest():
+    value = losses.margin([[0.1, 0.8, 0.1]], [[1.0, 4.0, 2.0]])
+    np.testing.assert_array_equal(value, [2 - 4])
+
+
 def test_margin_has_a_gradient_on_the_best_other_and_the_true_logit():
     grad = gradient(
         lambda z: losses.margin([0, 1], z),
@@ -111,11 +173,12 @@ def test_margin_has_a_gradient_on_the_best_other_and_the_true_logit():
     "loss",
     [
         lambda z: losses.cross_entropy([0], z),
-        lambda z: losses.cross_entropy([0], z, label_smoothing=0.1),
+        lambda z: smoothed([0], z, 0.1),
         losses.entropy,
         lambda z: losses.margin([0], z),
+        lambda z: losses.dissimilarity(z, z[:, ::-1]),
     ],
-    ids=["cross_entropy", "smoothed", "entropy", "margin"],
+    ids=["cross_entropy", "smoothed", "entropy", "margin", "dissimilarity"],
 )
 def test_logits_of_low_precision_give_float32(loss):
     # Both numbers are exact in bfloat16, the value is computed as for float32.

@@ -197,6 +197,15 @@ def test_craft_images(finished, tmp_path, split):
         assert right.mean() == finished[1]["rows"][2]["accuracy"]
 
 
+def test_standardised_images_cannot_be_stored_as_pixels(finished, tmp_path):
+    trained = run.open_model(workdir=finished[0])
+    dataset = dataclasses.replace(trained.dataset, standardize=True)
+    trained = dataclasses.replace(trained, dataset=dataset)
+    with pytest.raises(UsageError, match=r"stored as pixels.*standardised images"):
+        run.craft_images(trained, "step_ll", tmp_path / "out", split="test")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("by", ["workdir", "keras_file"])
 def test_export_file(finished, tmp_path, by):
     path = finished[0]
@@ -286,6 +295,8 @@ def test_a_run_goes_on_from_the_end_of_another(origin, tmp_path, starts):
         ("model.width=5", "has model.width = 4, this run has 5"),
         ("model.name=lenet", "has model.name = 'small_cnn', this run has 'lenet'"),
         ("data.crop=6", "has data.crop = None, this run has 6"),
+        ("data.standardize=true", "has data.standardize = False, this run has True"),
+        ("optimizer.name=sgd", "has optimizer.name = 'adam', this run has 'sgd'"),
         ("data.name=mnist", "has data.name = 'digits', this run has 'mnist'"),
         ("train.steps=6", "has 6 steps, which count; `steps` must be more, received 6"),
         ("train.steps=5", "`steps` must be more, received 5"),

@@ -1,19 +1,22 @@
 """What bin/analyze does: the analyses of finished runs, as numbers and pictures."""
 
 import functools
+from typing import Literal
 
 import numpy as np
 from absl import logging
 
-from tfadv import config, data
+from tfadv import attacks, config, data
 from tfadv.analysis import (
     accuracy_curve,
     directions,
     gradient_correlation,
     logit_curves,
+    loss_surface,
     rows,
 )
 from tfadv.data import pipeline
+from tfadv.defenses.e2sad import SECOND_STEPS
 from tfadv.errors import RunError, UsageError, lookup
 from tfadv.files import make_directory, read_json, write_json
 from tfadv.report import analysis_plots, results
@@ -70,6 +73,56 @@ def _along_directions(
         )
         logging.info("%s: done", name)
     return about | {"eps_pixels": analysis.GRID, "curves": curves}
+
+
+def _loss_surface(
+    workdirs,
+    data_dir,
+    *,
+    num_examples: int = 128,
+    seed: int = 0,
+    direction: Literal["step_fgsm", "ifgsm"] = "step_fgsm",
+    eps1: float = 0.3,
+    eps2: float = 0.1,
+    steps: int = 30,
+    reach: float = 0.4,
+    points: int = 21,
+    changes=(),
+):
+    """The loss of every model over a plane of its own, and e2SAD's two steps there."""
+    if points < 2 or not reach > 0:
+        raise UsageError(
+            "--points must be at least 2 and --reach positive; received "
+            f"{points} and {reach:g}"
+        )
+    try:
+        attack = attacks.get(direction)(
+            eps=eps1, **({"steps": steps} if direction == "ifgsm" else {})
+        )
+        two_steps = (attacks.StepFGSM(eps=eps1), SECOND_STEPS["entropy"](eps=eps2))
+    except ValueError as error:
+        raise UsageError(f"--analysis=loss_surface: {error}") from None
+    models = open_models(workdirs, changes=changes)
+    x, y, about = _random_images(models, num_examples, seed, data_dir)
+    grid = np.linspace(0, reach, points)
+    surfaces = {}
+    for name, model in models.items():
+        size = model.evaluate.batch_size
+        predict, options = model.predict, {"batch_size": size}
+        g1, g2 = loss_surface.plane(predict, x, y, attack, seed=seed, **options)
+        surfaces[name] = {
+            "loss": loss_surface.surface(
+                predict, x, y, g1, g2, grid, desc=name, **options
+            ).tolist(),
+            "path": loss_surface.path(predict, x, y, g1, g2, two_steps, **options),
+        }
+        logging.info("%s: done", name)
+    return about | {
+        "direction": repr(attack),
+        "t": grid.tolist(),
+        "steps": [repr(step) for step in two_steps],
+        "surfaces": surfaces,
+    }
 
 
 def _random_images(models, count, seed, data_dir):
@@ -201,4 +254,5 @@ ANALYSES = {
         analysis_plots.gradient_correlation,
     ),
     "accuracy_curve": (_accuracy_curve, analysis_plots.accuracy_curve),
+    "loss_surface": (_loss_surface, analysis_plots.loss_surface),
 }

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from tfadv import attacks, models
 from tfadv.attacks import core
 from tfadv.data import Augment, Images, pipeline
-from tfadv.defenses import Kurakin
+from tfadv.defenses import E2SAD, AdversarialTraining, Kurakin, Standard
 
 IMAGE_SHAPE, CLASSES = (32, 32, 3), 10
 
@@ -58,6 +58,31 @@ def training_steps(batch_size=128, rounds=15):
         },
         rounds,
     )
+
+
+def two_step_defense(batch_size=256, rounds=5):
+    """Seconds of a training step of e2SAD and of what it is compared with, its network.
+
+    In passes of the network (forward, back to activations, back to weights): clean
+    training 3; FGSM 2 to craft and 2 x 3 to train; e2SAD, whose passes craft and train,
+    3 x 3 and 2 back to the images; IFGSM 30 x 2 and 2 x 3.
+    """
+    random = np.random.default_rng(0)
+    x = tf.constant(random.random((batch_size, 28, 28, 1), np.float32))
+    y = tf.constant(random.integers(0, CLASSES, batch_size, np.int32))
+    fgsm, ifgsm = attacks.StepFGSM(eps=0.3), attacks.IFGSM(eps=0.3, steps=30)
+    defenses = {
+        "clean": lambda c: Standard(c),
+        "FGSM": lambda c: AdversarialTraining(c, attack=fgsm, alpha=0.6),
+        "e2SAD": lambda c: E2SAD(c, attack=fgsm, eps2=0.1),
+        "IFGSM-30": lambda c: AdversarialTraining(c, attack=ifgsm, alpha=0.6),
+    }
+    steps = {}
+    for name, defense in defenses.items():
+        made = defense(models.e2sad_mnist((28, 28, 1), CLASSES))
+        made.compile(keras.optimizers.Adam())
+        steps[f"{name} training step, e2sad_mnist"] = _compiled(made.train_step, (x, y))
+    return medians(steps, rounds)
 
 
 def pgd(batch_size=64, steps=10, rounds=7):
@@ -160,16 +185,29 @@ def report(rounds=15):
     steps = training_steps(rounds=rounds)
     attack = pgd(rounds=max(3, rounds // 2))
     craft = crafting(rounds=min(3, rounds))
+    two = two_step_defense(rounds=min(5, rounds))
     pipe = input_pipeline()
     (plain, kurakin), (bare, ours) = steps.values(), attack.values()
     together, alone = craft.values()
+    clean, fgsm, e2sad, ifgsm = two.values()
     ratios = {
         "Kurakin step / plain Keras step": kurakin / plain,
         "tfadv PGD-10 / bare loop": ours / bare,
         "16 eps crafted together / alone": together / alone,
+        "FGSM step / clean step": fgsm / clean,
+        "e2SAD step / clean step": e2sad / clean,
+        "IFGSM-30 step / clean step": ifgsm / clean,
+        "e2SAD step / FGSM step": e2sad / fgsm,
+        "e2SAD step / IFGSM-30 step": e2sad / ifgsm,
         "input pipeline images/s / training images/s": plain / pipe,
     }
-    seconds = {**steps, **attack, **craft, "input pipeline, a batch of 128": pipe}
+    seconds = {
+        **steps,
+        **attack,
+        **craft,
+        **two,
+        "input pipeline, a batch of 128": pipe,
+    }
     text = [f"{name:<46}{1000 * value:10.1f} ms" for name, value in seconds.items()]
     text += [f"{name:<46}{value:10.2f}" for name, value in ratios.items()]
     return {"median_seconds": seconds, "ratios": ratios, "text": text}

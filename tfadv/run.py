@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from tfadv import attacks, config, craft, distribution, experiment, predictor
+from tfadv import attacks, config, craft, data, distribution, experiment, predictor
 from tfadv.attacks import core
 from tfadv.data import pipeline
 from tfadv.data.adversarial import StoredImages
@@ -133,7 +133,11 @@ def _origin(exp):
     origin = Workdir(exp.train.init_from)
     theirs, ours = origin.read_config(), _as_json(exp.config)
     origin.trained_model()
-    for section, keys in (("model", None), ("data", ("name", "crop"))):
+    for section, keys in (
+        ("model", None),
+        ("data", data.SHAPING),
+        ("optimizer", ("name",)),
+    ):
         there, here = theirs.get(section, {}), ours[section]
         for key in keys or sorted({*there, *here}):
             was, now = there.get(key), here.get(key)
@@ -141,7 +145,7 @@ def _origin(exp):
                 raise UsageError(
                     f"train.init_from: {origin.path} has {section}.{key} = {was!r}, "
                     f"this run has {now!r}: it can only go on from the same network "
-                    "on the same images"
+                    "and optimizer on the same images"
                 )
     step = theirs.get("train", {}).get("steps", 0)
     if step >= exp.train.steps:
@@ -363,6 +367,11 @@ def craft_images(trained, attack, output, *, split, data_dir=None):
     Returns:
         Path of the data set's directory.
     """
+    if trained.dataset.standardize:
+        raise UsageError(
+            "adversarial images are stored as pixels, and this model takes "
+            "standardised images ([data] standardize): use a model that standardises itself"
+        )
     evaluate = dataclasses.replace(trained.evaluate, attacks=(attack,))
     entry = suite.build(evaluate, where="--attack")[0]
     dataset = trained.dataset

@@ -16,7 +16,8 @@ from tfadv.attacks import core
 #   norm    of the ball its images stay in, "linf" or "l2";
 #   raises  which loss of its starting point it raises: the cross-entropy of the true or
 #           the predicted label, the probability of the least likely or a random one,
-#           the entropy, or "both" (least likely, then true); None for noise.
+#           the entropy, "both" (least likely, then true), or how different from the
+#           clean one the prediction is; None for noise.
 ROWS = {
     "step_fgsm": {"raises": "true"},
     "fgsm_pred": {"raises": "predicted"},
@@ -30,6 +31,7 @@ ROWS = {
     "random_normal": {"raises": None},
     "r_fgsm": {"raises": "true"},
     "r_step_ll": {"raises": "least_likely"},
+    "virtual": {"raises": "difference"},
     "iter_fgsm": {"raises": "true"},
     "iter_ll": {"raises": "least_likely"},
     "ifgsm": {"raises": "true"},
@@ -219,6 +221,19 @@ def test_every_example_gets_its_own_eps(name):
         same(x_adv[i], make(name, eps[i])(linear(), x, y, seed=SEED)[i])
 
 
+@pytest.mark.parametrize("name", [n for n in ROWS if ROWS[n]["raises"]])
+def test_labels_may_be_probabilities(name):
+    """Certain ones are the labels themselves; others decide where images go."""
+    x, y = batch()
+    certain = tf.one_hot(y, CLASSES)
+    attack, predict = make(name), linear()
+    expected = attack(predict, x, y, seed=SEED)
+    same(attack(predict, x, certain, seed=SEED), expected)
+    smooth = losses.soft_labels(y, CLASSES, 0.9)
+    moved = attack(predict, x, smooth, seed=SEED) - expected
+    assert np.any(moved) == (ROWS[name]["raises"] in ("true", "both"))
+
+
 @every_attack
 def test_a_sweep_equals_one_eps_after_the_other(name):
     """In any order, twice, none, parts of a pixel; compiled, as in evaluation."""
@@ -300,6 +315,8 @@ def height(raises, predict, x, y, labels):
         reach = height("least_likely", predict, x, y, labels)
         leave = height("true", predict, x, y, labels)
         return tf.concat([reach[: N // 2], leave[N // 2 :]], 0)
+    if raises == "difference":
+        return losses.dissimilarity(labels, logits)
     drawn = core.choose_labels("random", logits, y, SEED)
     return -losses.cross_entropy(drawn, logits)
 

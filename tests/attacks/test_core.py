@@ -92,6 +92,9 @@ def test_choose_labels(label, expected):
 
 def test_true_labels_need_no_logits():
     np.testing.assert_array_equal(core.choose_labels("true", None, [3, 1]), [3, 1])
+    # Probabilities are labels, too.
+    soft = [[0.25, 0.75], [0.5, 0.5]]
+    np.testing.assert_array_equal(core.choose_labels("true", None, soft), soft)
 
 
 def test_random_labels_are_uniform_over_all_classes():

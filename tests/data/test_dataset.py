@@ -132,3 +132,35 @@ def test_every_source_is_described(name):
 def test_get_lists_the_names():
     with pytest.raises(UsageError, match=r"unknown data set 'cifar'.*Known: cifar10"):
         data.get("cifar")
+
+
+def test_standardised_images_are_read_as_numbers_around_a_half():
+    """Pixels 0 .. 23 have the mean 11.5: from -1 to 1 in steps of 2 / 23; then halved,
+    so that they stay in [0, 1]. The crop comes after."""
+    made = dataset(standardize=True, crop=4, holdout=3)
+    expected = np.arange(24).reshape(4, 6)[:, 1:5] / 23
+    for images in (
+        made.read_test("somewhere"),
+        made.read_all_train("somewhere"),
+        made.read_watched(2, "somewhere"),
+    ):
+        assert images.x.dtype == np.float32
+        for image in images.x:
+            np.testing.assert_allclose(image[..., 0], expected, atol=1e-6)
+    trained = made.read_train("somewhere")
+    assert trained.x.shape == (TRAIN - 3, 4, 6, 1)
+    np.testing.assert_allclose(trained.x[5].ravel(), np.arange(24) / 23, atol=1e-6)
+    assert trained.y.tolist() == dataset(holdout=3).read_train("somewhere").y.tolist()
+
+
+def test_standardised_images_are_read_in_parts():
+    """Of 20 images in parts of 1,000 there is one; of 2,500 there are three."""
+    n = 2500
+    x = np.random.default_rng(0).integers(0, 256, (n, 2, 2, 1)).astype(np.uint8)
+    source = dataclasses.replace(
+        SOURCE, read=lambda split, data_dir: Images(x=x, y=np.zeros(n, np.int32))
+    )
+    found = Dataset(source=source, standardize=True).read_test().x
+    s = x - x.mean((1, 2, 3), keepdims=True)
+    s /= np.abs(s).max((1, 2, 3), keepdims=True)
+    np.testing.assert_allclose(found, (s + 1) / 2, atol=1e-6)

@@ -129,6 +129,11 @@ def test_uint8_and_float_are_inverse():
     np.testing.assert_array_equal(back, pixels)
 
 
+def test_floating_point_is_in_its_range_already():
+    x = np.array([0.0, 0.25, 1.0], np.float32)
+    np.testing.assert_array_equal(pipeline.to_float(x), x)
+
+
 def test_to_uint8_rounds_to_the_nearest():
     """10.4 and 10.6 of 255."""
     values = tf.constant([10.4, 10.6]) / 255

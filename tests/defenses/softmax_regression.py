@@ -66,9 +66,9 @@ def cross_entropy(w, x, y, smoothing=0.0):
     return -(q * np.log(p)).sum(1), p - q
 
 
-def sign(w, x, label):
+def sign(w, x, label, smoothing=0.0):
     """sign(dJ/dx) of the rows x."""
-    return np.sign(cross_entropy(w, x, label)[1] @ w.T)
+    return np.sign(cross_entropy(w, x, label, smoothing)[1] @ w.T)
 
 
 def craft(name, w, x, y, eps):

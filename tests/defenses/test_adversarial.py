@@ -26,11 +26,11 @@ EPS = 0.1
 make = functools.partial(softmax_regression.make, AdversarialTraining)
 
 
-def craft(w, *, steps=1, step_size=EPS):
+def craft(w, *, steps=1, step_size=EPS, smoothing=0.0):
     """Steps along the sign of dJ(x, y)/dx, each clipped to the ball and to [0, 1]."""
     x = z = flat(X)
     for _ in range(steps):
-        z = z + step_size * sign(w, z, Y)
+        z = z + step_size * sign(w, z, Y, smoothing)
         z = np.clip(z, np.maximum(x - EPS, 0), np.minimum(x + EPS, 1))
     return z
 
@@ -57,7 +57,7 @@ ATTACKS = {
 
 @pytest.mark.parametrize("name", ATTACKS)
 @pytest.mark.parametrize("alpha", [0.6, 0.0])
-@pytest.mark.parametrize(("weight_decay", "smoothing"), [(0.0, 0.0), (0.1, 0.3)])
+@pytest.mark.parametrize(("weight_decay", "smoothing"), [(0.0, 0.0), (0.1, 0.8)])
 def test_one_step(name, alpha, weight_decay, smoothing):
     attack, rule = ATTACKS[name]
     options = {"weight_decay": weight_decay, "label_smoothing": smoothing}
@@ -65,7 +65,9 @@ def test_one_step(name, alpha, weight_decay, smoothing):
     logs = step(defense)
 
     w, x = W.astype(np.float64), flat(X)
-    x_adv = craft(w, **rule)
+    x_adv = craft(w, smoothing=smoothing, **rule)
+    # Smoothing decides where the images go, too.
+    assert (x_adv != craft(w, **rule)).any() == (smoothing > 0)
     clean_loss, clean_gradient = term(w, x, smoothing)
     adversarial_loss, adversarial_gradient = term(w, x_adv, smoothing)
     gradient = alpha * clean_gradient + (1 - alpha) * adversarial_gradient

@@ -6,13 +6,22 @@ import pytest
 import tensorflow as tf
 
 from tfadv import attacks, defenses
-from tfadv.defenses import AdversarialTraining, Kurakin, Standard, UnifiedEmbedding
+from tfadv.defenses import (
+    E2SAD,
+    AdversarialTraining,
+    Kurakin,
+    Minimax,
+    Standard,
+    UnifiedEmbedding,
+)
 from tfadv.training import train
 
 # (classifier, attack) -> defence, without noise that depends on the replica.
 TABLE = {
     "standard": lambda c, attack: Standard(c, attack=attack),
     "adversarial": lambda c, attack: AdversarialTraining(c, attack=attack, alpha=0.6),
+    "e2sad": lambda c, attack: E2SAD(c, attack=attack, eps2=attack.eps / 3),
+    "minimax": lambda c, attack: Minimax(c, attack=attack),
     "kurakin": lambda c, attack: Kurakin(c, attack=attack, eps_law="constant"),
     "unified_embedding": lambda c, attack: UnifiedEmbedding(
         c, attack=attack, eps_law="constant", embedding_weight=0.1

@@ -46,6 +46,14 @@ def test_accuracy_counts_every_image_once(linear, batch_size):
     ]
 
 
+def test_clean_images_may_be_left_out(linear):
+    predict, _ = linear
+    eps = (10 / 255,)
+    fgsm = entries("step_fgsm", eps=eps)[:1]
+    rows = measure(predict, FIVE, fgsm, eps, batch_size=2, clean=False)
+    assert cells(rows) == [("step_fgsm", eps[0], 2 / 5, 5)]
+
+
 def test_noise_control_is_measured_beside_the_attacks(linear):
     predict, _ = linear
     # Noise of 2 pixels moves m by at most 14, so no sign of any m changes.

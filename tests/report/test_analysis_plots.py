@@ -116,6 +116,61 @@ def test_logit_curves_draws_the_numbers_on_one_scale(drawn):
     assert panels[2].get_ylabel() == "random_sign\nlogit"
 
 
+def loss_surfaces(models, height=2.0):
+    """Sums over 4 images of a loss that grows with t1 to `height` and not with t2."""
+    t = [0.0, 0.2, 0.4]
+    way = [(0.0, 0.0), (0.3, 0.0), (0.35, 0.05)]
+    one = {
+        "loss": [[4 * height * t1 / 0.4] * 3 for t1 in t],
+        "path": [{"t1": a, "t2": b, "loss": 4 * height * a / 0.4} for a, b in way],
+    }
+    return {
+        "models": dict.fromkeys(models, MODEL),
+        "num_examples": 4,
+        "direction": "Iterative(eps=0.3, steps=30)",
+        "t": t,
+        "surfaces": dict.fromkeys(models, one),
+    }
+
+
+@pytest.mark.parametrize("models", [["a"], ["a", "b", "c", "d"]])
+def test_loss_surface_has_a_column_a_model(tmp_path, models):
+    path = tmp_path / "new" / "surface.png"
+    analysis_plots.loss_surface(loss_surfaces(models), path)
+    picture = read(path)
+    assert picture.shape[0] == 7 * DPI
+    # Reliefs above, maps below, a path in each: red in every quarter of the height
+    # but the lowest, and from the first column to the last.
+    rows, columns = where(picture, RED, 40)
+    assert {0, 1} <= set((2 * rows) // picture.shape[0])
+    if len(models) > 1:
+        assert np.ptp(columns) > 0.7 * picture.shape[1]
+    for edge in (picture[0], picture[-1], picture[:, 0], picture[:, -1]):
+        assert (edge == 255).all()
+
+
+def test_loss_surface_draws_means_on_one_scale(drawn):
+    found = loss_surfaces(["a", "b"])
+    found["surfaces"]["b"] = loss_surfaces(["b"], height=0.5)["surfaces"]["b"]
+    panels = drawn(analysis_plots.loss_surface, found)
+    reliefs = [axes for axes in panels if axes.name == "3d"]
+    maps = [axes for axes in panels if axes.get_xlabel() == "t1 (attack)"]
+    maps = [axes for axes in maps if axes not in reliefs]
+    assert [axes.get_title() for axes in reliefs] == [
+        "a\n20 of 2000 steps",
+        "b\n20 of 2000 steps",
+    ]
+    for relief, height in zip(reliefs, (2.0, 0.5), strict=True):
+        assert relief.get_zlim() == (0, 2)
+        x, y, z = relief.lines[0].get_data_3d()
+        np.testing.assert_allclose(x, [0, 0.3, 0.35])
+        np.testing.assert_allclose(y, [0, 0, 0.05])
+        np.testing.assert_allclose(z, np.multiply(x, height / 0.4))
+    for flat in maps:
+        assert list(lines(flat).values()) == [([0, 0.3, 0.35], [0, 0, 0.05])]
+        assert flat.collections[0].get_clim() == (0, 2)
+
+
 def correlation(models, mean=0.5, sd=0.2):
     grid = [0.01, 0.1, 1.0, 10.0]
     pairs = ("clean, step_ll", "clean, step_fgsm", "clean, random_sign", "x, y")

@@ -305,6 +305,33 @@ SEEDS = """
     """
 
 
+def test_attacks_of_sizes_of_their_own(tmp_path):
+    """The same attack at one size, at another and at both: the same cells."""
+    text = """
+        title = "Sizes"
+        attacks = [
+            "step_fgsm",
+            { as = "far", name = "step_fgsm", eps = ["32/255"] },
+            { as = "both", name = "step_fgsm", eps = ["16/255", "32/255"] },
+        ]
+        eps = ["16/255"]
+        [models.solo]
+        config = "plain.toml"
+        [[rows]]
+        name = "Solo"
+        model = "solo"
+        step_fgsm = nan
+        far = 50
+        both = [nan, 50]
+        """
+    made, _ = tiny.reproduced(tiny.write(tmp_path, text), tmp_path / "work")
+    found = shown(made, "Solo")
+    near, far = found["step_fgsm", 16, None], found["far", 32, None]
+    assert near > far
+    assert (found["both", 16, None], found["both", 32, None]) == (near, far)
+    assert len(found) == 4
+
+
 def test_seeds_are_models_of_their_own_and_their_mean_is_a_cell(tmp_path):
     path = tiny.write(tmp_path, SEEDS)
     made, noted = tiny.reproduced(path, tmp_path / "work", fraction=0.5)

@@ -12,6 +12,8 @@ from tfadv.reproduction.models import Models
 
 ROOT = pathlib.Path(__file__).resolve().parents[2] / "configs" / "tables"
 NA2018 = [f"na2018_table{number}" for number in range(1, 11)]
+E2SAD = [f"e2sad2019_table{number}" for number in range(1, 4)]
+ALL = NA2018 + E2SAD
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +28,7 @@ def published():
             for row in tables.read(ROOT / f"{name}.toml").rows
             for cell in row.cells
         }
-        for name in NA2018
+        for name in ALL
     }
 
 
@@ -34,7 +36,7 @@ def published():
 
 
 def test_all_tables_are_here():
-    assert sorted(path.stem for path in ROOT.glob("*.toml")) == sorted(NA2018)
+    assert sorted(path.stem for path in ROOT.glob("*.toml")) == sorted(ALL)
 
 
 # Read off the paper's pages again, not off the files.
@@ -77,6 +79,69 @@ def test_a_number_is_where_the_paper_has_it(
     assert cells[row, attack, eps, source] == (number, None)
 
 
+# The paper prints shares of one; pixels of 255: 0.3 is 76.5, 0.4 is 102.
+@pytest.mark.parametrize(
+    ("table", "row", "attack", "eps", "source", "number"),
+    [
+        (1, "Natural, H", "clean", 0, None, 0.9942),
+        (1, "Natural, S", "ifgsm10", 76, None, 0.1019),
+        (1, "FGSM adv. 0.3, H", "step_fgsm", 102, None, 0.9136),
+        (1, "FGSM adv. 0.3, S", "ifgsm30", 76, None, 0.0966),
+        (1, "FGSM adv. 0.4, H", "ifgsm30", 76, None, 0.1968),
+        (1, "FGSM adv. 0.4, S", "step_fgsm", 76, None, 0.9919),
+        (1, "IFGSM adv. 0.3, k=30, H", "ifgsm10", 76, None, 0.9336),
+        (1, "IFGSM adv. 0.3, k=30, S", "step_fgsm", 102, None, 0.9012),
+        (1, "e2SAD, S", "clean", 0, None, 0.9932),
+        (1, "e2SAD, S", "ifgsm30", 76, None, 0.8633),
+        (1, "e2SAD (vat), S", "step_fgsm", 76, None, 0.9641),
+        (2, "Natural, H", "ifgsm30", 76, "fgsm_03_hard", 0.9127),
+        (2, "Natural, S", "ifgsm30", 76, "natural_soft", 0.0929),
+        (2, "FGSM adv. 0.3, S", "ifgsm30", 76, "ifgsm_hard", 0.768),
+        (2, "FGSM adv. 0.4, H", "ifgsm30", 76, "fgsm_03_soft", 0.9543),
+        (2, "IFGSM adv. 0.3, k=30, S", "ifgsm30", 76, "natural_hard", 0.9641),
+        (2, "e2SAD, S", "ifgsm30", 76, "ifgsm_soft", 0.9525),
+        (2, "e2SAD, S", "ifgsm30", 76, "natural_hard", 0.868),
+        (3, "Natural", "step_fgsm", 24, None, 0.1962),
+        (3, "FGSM adv.", "ifgsm20", 24, None, 0.0402),
+        (3, "IFGSM adv., k=10", "ifgsm10", 24, None, 0.3228),
+        (3, "e2SAD", "ifgsm20", 24, None, 0.4020),
+        (3, "e2SAD", "clean", 0, None, 0.9236),
+    ],
+)
+def test_a_share_of_e2sad_is_where_the_paper_has_it(
+    published, table, row, attack, eps, source, number
+):
+    found, _ = published[f"e2sad2019_table{table}"][row, attack, eps, source]
+    assert found == pytest.approx(100 * number)
+
+
+def test_no_cell_of_e2sad_is_missing(published):
+    """Of table 1: five numbers a row, one that is ours (pgd), and a row of ours."""
+    cells = {name: published[name] for name in E2SAD}
+    counts = [len(cells[name]) for name in E2SAD]
+    assert counts == [11 * 6, 10 * 6, 5 * 6]
+    missing = [{key[1] for key, v in cells[n].items() if v[0] is None} for n in E2SAD]
+    assert missing[1:] == [set(), {"pgd"}]
+    assert {
+        key[0] for key, v in cells[E2SAD[0]].items() if v[0] is None and key[1] != "pgd"
+    } == {"Minimax"}
+
+
+def test_numbers_that_the_paper_of_e2sad_repeats(published):
+    """A network under images of its own is the white box of table 1."""
+    white, black = published[E2SAD[0]], published[E2SAD[1]]
+    for row, source in (
+        ("Natural, H", "natural_hard"),
+        ("Natural, S", "natural_soft"),
+        ("FGSM adv. 0.3, H", "fgsm_03_hard"),
+        ("FGSM adv. 0.3, S", "fgsm_03_soft"),
+        ("IFGSM adv. 0.3, k=30, H", "ifgsm_hard"),
+        ("IFGSM adv. 0.3, k=30, S", "ifgsm_soft"),
+    ):
+        number, _ = black[row, "ifgsm30", 76, source]
+        assert number == pytest.approx(white[row, "ifgsm30", 76, None][0], abs=0.02)
+
+
 def test_numbers_with_their_deviation(published):
     cells = published["na2018_table3"]
     assert cells["Kurakin's", "step_ll", 16, None] == (84.6, 2.89)
@@ -108,7 +173,7 @@ def test_no_cell_is_missing(published, table, count):
     assert all(number is not None for number, _ in cells.values())
 
 
-@pytest.mark.parametrize("name", NA2018)
+@pytest.mark.parametrize("name", ALL)
 def test_every_model_of_a_table_can_be_had(name, tmp_path):
     table = tables.read(ROOT / f"{name}.toml")
     for fraction in (1.0, 0.01):
@@ -123,7 +188,7 @@ def test_every_model_of_a_table_can_be_had(name, tmp_path):
 
 def test_every_configuration_of_the_tables_can_be_made(tmp_path):
     networks, made = {}, set()
-    for name in NA2018:
+    for name in ALL:
         table = tables.read(ROOT / f"{name}.toml")
         for model in table.models:
             found = Models(table, tmp_path).get(model)
@@ -131,14 +196,15 @@ def test_every_configuration_of_the_tables_can_be_made(tmp_path):
             file = pathlib.Path(table.models[model].config).resolve()
             kind = (file, str(exp.attack))
             # 110 layers take longer and are the same code.
-            if kind not in made and exp.config["model"]["depth"] != 110:
+            if kind not in made and exp.config["model"].get("depth") != 110:
                 made.add(kind)
                 network = json.dumps([exp.config["data"], exp.config["model"]])
                 if network not in networks:
                     networks[network] = exp.make_model()
                 exp.make_defense(networks[network])
-    # MNIST: 4. CIFAR-10: 6, and two of them with two other attacks.
-    assert (len(networks), len(made)) == (2, 14)
+    # Na et al.: 4 on MNIST, 6 on CIFAR-10 and two of them with two other attacks.
+    # e2SAD: 5 on MNIST and one of them with another attack, 4 on SVHN.
+    assert (len(networks), len(made)) == (4, 24)
 
 
 # --------------------------------------------------------------------- reading a table
@@ -179,7 +245,7 @@ def test_what_a_file_says(tmp_path):
         "some_table",
     )
     assert (table.name, table.title) == ("some_table", "A title")
-    assert table.eps == (16 / 255, 0.5)
+    assert table.eps == dict.fromkeys(["step_ll", "ifgsm30"], (16 / 255, 0.5))
     assert table.attacks == {
         "step_ll": {"name": "step_ll"},
         "ifgsm30": {"name": "ifgsm", "steps": 30},
@@ -234,6 +300,22 @@ def test_lists_of_a_black_box_table_are_over_its_sources(tmp_path):
         ("clean", 0.0, None, 90.0),
         ("step_fgsm", 16 / 255, "hard", 40.0),
     ]
+
+
+def test_an_attack_may_have_sizes_of_its_own(tmp_path):
+    own = '{ as = "far", name = "pgd", steps = 2, eps = [0.3, "2/5"] }'
+    table = tiny.read(
+        tmp_path,
+        tiny.WHITE.replace('"iter_fgsm"]', f'"iter_fgsm", {own}]').replace(
+            "iter_fgsm = [70.0, 60.0]", "far = [20.0, 10.0]"
+        )
+        + tiny.MODELS,
+    )
+    assert table.attacks["far"] == {"name": "pgd", "steps": 2}
+    assert table.eps["far"] == (0.3, 0.4)
+    assert table.eps["iter_fgsm"] == (16 / 255, 32 / 255)
+    cells = [(c.attack, c.eps, c.published) for c in table.rows[0].cells]
+    assert cells[3:] == [("far", 0.3, 20.0), ("far", 0.4, 10.0)]
 
 
 def test_models_may_come_from_another_file(tmp_path):
@@ -312,6 +394,14 @@ ONE_EPS = 'eps = ["16/255"]\n'
             "no column can have the name 'sd'",
         ),
         ("attacks", "attacks = [{ as = 5, name = 'pgd' }]", "expected str, received 5"),
+        (
+            *("attacks", "attacks = [{ name = 'pgd', eps = [] }]"),
+            "pgd: `eps` must hold at least one; received 0",
+        ),
+        (
+            *("attacks", "attacks = [{ name = 'pgd', eps = [0.1, 0.1] }]"),
+            "pgd: `eps` must differ; 0.1 is there twice",
+        ),
         # Models.
         ("models", "", "unknown model 'm'"),
         ("models", "[models]\nm = 3", r"\[models.m\]: expected dict, received 3"),

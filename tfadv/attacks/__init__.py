@@ -1,10 +1,10 @@
 """Attacks: `attack(predict, x, y, seed=None) -> x_adv`.
 
 An attack is a frozen dataclass; its fields are its hyper-parameters. It takes any
-`predict: x -> logits`, images x [n, h, w, c] in [0, 1] and labels y [n], changes no
-variable, and returns constants in [0, 1] within eps of x (in the l-inf norm for all
-but `fast_grad_l2`, whose steps are measured in l2). `dataclasses.replace(attack,
-eps=tensor)` gives every example an eps of its own.
+`predict: x -> logits`, images x [n, h, w, c] in [0, 1] and labels y [n] (or their
+probabilities [n, K]), changes no variable, and returns constants in [0, 1] within eps
+of x (in the l-inf norm for all but `fast_grad_l2`, whose steps are measured in l2).
+`dataclasses.replace(attack, eps=tensor)` gives every example an eps of its own.
 """
 
 import functools
@@ -14,6 +14,7 @@ from tfadv.attacks.iterative import Iterative
 from tfadv.attacks.noise import RandomNormal, RandomSign
 from tfadv.attacks.pgd import PGD
 from tfadv.attacks.single_step import RandomStep, SingleStep, StepBoth
+from tfadv.attacks.virtual import Virtual
 
 StepFGSM = SingleStep
 StepLL = functools.partial(SingleStep, label="least_likely")
@@ -34,6 +35,7 @@ ATTACKS = {
     "random_normal": RandomNormal,
     "r_fgsm": RandomStep,
     "r_step_ll": functools.partial(RandomStep, label="least_likely"),
+    "virtual": Virtual,
     "iter_fgsm": IterFGSM,
     "iter_ll": IterLL,
     "ifgsm": IFGSM,
@@ -68,5 +70,6 @@ __all__ = [
     "StepBoth",
     "StepFGSM",
     "StepLL",
+    "Virtual",
     "get",
 ]

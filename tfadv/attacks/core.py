@@ -71,14 +71,15 @@ def choose_labels(label, logits, y, seed=None):
         label: `"true"` (y), `"predicted"` (argmax of the logits), `"least_likely"`
             (argmin) or `"random"` (uniform over the K classes).
         logits: [n, K] of the clean x; unused by `"true"`.
-        y: [n] true labels.
+        y: [n] true labels, or [n, K] their probabilities.
         seed: needed by `"random"`.
 
     Returns:
-        [n] int32.
+        [n] int32, or `"true"` probabilities [n, K] as they were given.
     """
     if label == "true":
-        return tf.cast(y, tf.int32)
+        y = tf.convert_to_tensor(y)
+        return tf.cast(y, tf.int32) if y.shape.rank == 1 else y
     if label == "random":
         shape = tf.shape(logits)
         return tf.random.stateless_uniform(
@@ -96,6 +97,11 @@ def signed_cross_entropy(label, y, logits):
     """
     sign = -1.0 if label in TARGETED else 1.0
     return sign * losses.cross_entropy(y, logits)
+
+
+def steps_of(sizes, x, direction):
+    """[clip(x + e * direction, 0, 1) for e in sizes], as constants."""
+    return [tf.stop_gradient(to_range(x + e * direction)) for e in sizes]
 
 
 def sign_step(predict, x, y, *, label, step_size, seed=None):

@@ -61,8 +61,7 @@ class SingleStep:
             return core.signed_cross_entropy(self.label, target, logits)
 
         gradient = core.input_gradient(predict, x, ascended)
-        direction = _direction(self.direction, gradient)
-        return [tf.stop_gradient(core.to_range(x + e * direction)) for e in sizes]
+        return core.steps_of(sizes, x, _direction(self.direction, gradient))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,7 +104,7 @@ class StepBoth:
             return tf.where(tf.range(n) < n // 2, reach, leave)
 
         sign = tf.sign(core.input_gradient(predict, x, ascended))
-        return [tf.stop_gradient(core.to_range(x + e * sign)) for e in sizes]
+        return core.steps_of(sizes, x, sign)
 
 
 def _direction(direction, gradient):

@@ -7,11 +7,14 @@ read); `Data` reads it and cuts it into what is trained on, watched and tested.
 import dataclasses
 
 import numpy as np
+import tensorflow as tf
 
 from tfadv import errors
 from tfadv.data.augment import Augment
 from tfadv.data.digits import DIGITS
+from tfadv.data.pipeline import to_float
 from tfadv.data.source import Images, Source
+from tfadv.data.standardization import standardize
 from tfadv.data.tfds import CIFAR10, CIFAR100, MNIST, SVHN_CROPPED
 
 DATASETS = {
@@ -21,6 +24,9 @@ DATASETS = {
     "cifar100": CIFAR100,
     "svhn_cropped": SVHN_CROPPED,
 }
+
+# The keys of `[data]` that decide which images a model takes.
+SHAPING = ("name", "crop", "standardize")
 
 
 def get(name):
@@ -38,6 +44,9 @@ class Dataset:
         holdout: training images that are never trained on and serve to watch robust
             accuracy during training. With 0, as in the papers, the first test images
             are watched instead; nothing is ever selected by what is watched.
+        standardize: whether models take (s + 1) / 2 of each image s = `standardize`
+            in [-1, 1], in place of its pixels. An eps then is half of one in units of
+            s, and an exported model expects such images, too.
 
     Raises:
         ValueError: a crop larger than the image; a holdout that leaves nothing.
@@ -48,6 +57,7 @@ class Dataset:
     pad: int = 0
     flip: bool = False
     holdout: int = 0
+    standardize: bool = False
 
     def __post_init__(self):
         self.augment.output_shape(self.source.image_shape)
@@ -73,25 +83,36 @@ class Dataset:
 
     def read_train(self, data_dir=None):
         """`Images` to train on, uncropped."""
-        images = self.source.read("train", data_dir)
+        images = self._read("train", data_dir)
         return images.take(self._held_out(len(images)) == 0)
 
     def read_test(self, data_dir=None):
         """`Images` to test on, centre-cropped."""
-        return self._centered(self.source.read("test", data_dir))
+        return self._centered(self._read("test", data_dir))
 
     def read_all_train(self, data_dir=None):
         """Every training `Images`, held out or not, centre-cropped."""
-        return self._centered(self.source.read("train", data_dir))
+        return self._centered(self._read("train", data_dir))
 
     def read_watched(self, count, data_dir=None):
         """At most `count` centre-cropped `Images` to watch during training."""
         if self.holdout:
-            images = self.source.read("train", data_dir)
+            images = self._read("train", data_dir)
             images = images.take(self._held_out(len(images)) == 1)
         else:
-            images = self.source.read("test", data_dir)
+            images = self._read("test", data_dir)
         return self._centered(images.take(slice(count)))
+
+    def _read(self, split, data_dir):
+        images = self.source.read(split, data_dir)
+        if not self.standardize:
+            return images
+        parts = (
+            standardize(to_float(tf.constant(images.x[start : start + 1000])))
+            for start in range(0, len(images), 1000)
+        )
+        x = np.concatenate([(part.numpy() + 1) / 2 for part in parts])
+        return dataclasses.replace(images, x=x)
 
     def _held_out(self, n):
         """[n] 0 or 1: evenly spread over the split, whatever the seed of the run."""
@@ -103,4 +124,13 @@ class Dataset:
         return dataclasses.replace(images, x=self.augment.center(images.x))
 
 
-__all__ = ["DATASETS", "Augment", "Dataset", "Images", "Source", "get"]
+__all__ = [
+    "DATASETS",
+    "SHAPING",
+    "Augment",
+    "Dataset",
+    "Images",
+    "Source",
+    "get",
+    "standardize",
+]

@@ -108,8 +108,9 @@ def batches(
 
 
 def to_float(x):
-    """uint8 images as float32 in [0, 1]: x / 255."""
-    return tf.cast(x, tf.float32) / 255.0
+    """uint8 images as float32 in [0, 1]: x / 255; floating point stays as it is."""
+    x = tf.convert_to_tensor(x)
+    return tf.cast(x, tf.float32) / (1.0 if x.dtype.is_floating else 255.0)
 
 
 def to_uint8(x):

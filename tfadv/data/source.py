@@ -11,7 +11,7 @@ class Images:
     """Images in memory.
 
     Args:
-        x: [n, h, w, c] uint8.
+        x: [n, h, w, c] uint8, or float32 in [0, 1].
         y: [n] int32.
         source_index: [n], the position of each in the split that it comes from; None
             where these are the first n of it.

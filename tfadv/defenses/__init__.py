@@ -3,7 +3,9 @@
 from tfadv import errors
 from tfadv.defenses.adversarial import AdversarialTraining
 from tfadv.defenses.base import Defense
+from tfadv.defenses.e2sad import E2SAD
 from tfadv.defenses.kurakin import Kurakin
+from tfadv.defenses.minimax import Minimax
 from tfadv.defenses.mixed_batch import MixedBatch
 from tfadv.defenses.standard import Standard
 from tfadv.defenses.unified_embedding import UnifiedEmbedding
@@ -11,7 +13,9 @@ from tfadv.defenses.unified_embedding import UnifiedEmbedding
 DEFENSES = {
     "standard": Standard,
     "adversarial": AdversarialTraining,
+    "e2sad": E2SAD,
     "kurakin": Kurakin,
+    "minimax": Minimax,
     "unified_embedding": UnifiedEmbedding,
 }
 
@@ -23,9 +27,11 @@ def get(name):
 
 __all__ = [
     "DEFENSES",
+    "E2SAD",
     "AdversarialTraining",
     "Defense",
     "Kurakin",
+    "Minimax",
     "MixedBatch",
     "Standard",
     "UnifiedEmbedding",

@@ -12,6 +12,7 @@ class AdversarialTraining(Defense):
     attack decides the method: `step_fgsm`, `ifgsm` and `pgd` give FGSM, IFGSM and PGD
     adversarial training. With alpha = 0 only the adversarial images are used. Clean
     and adversarial images share one forward pass, hence one set of batch statistics.
+    With label smoothing the attack, too, ascends J of the smoothed labels.
 
     Args:
         classifier, label_smoothing, seed: see `Defense`.
@@ -50,7 +51,7 @@ class AdversarialTraining(Defense):
 
     def train_step(self, data):
         x, y = self.unpack(data)
-        x_adv = self.attack(self.logits, x, y, seed=self.step_seed(0))
+        x_adv = self.attack(self.logits, x, self.targets(x, y), seed=self.step_seed(0))
         if self.alpha == 0:
             return self._adversarial_only(x_adv, y)
         with tf.GradientTape() as tape:

@@ -36,7 +36,9 @@ class Defense(keras.Model):
             What is saved and served; the defence itself is needed in training only.
         attack: the attack that the defence trains against, and that `evaluate`
             measures, or None.
-        label_smoothing: s of `losses.cross_entropy`, in training only.
+        label_smoothing: s of `losses.soft_labels`, in training only; 0 for hard
+            labels. The label gets 1 - s + s / K: papers that give it 1 - delta mean
+            s = delta K / (K - 1), so 3/4 of 10 classes is "5/18".
         seed: int; the noise of a step is a function of (seed, step, replica).
     """
 
@@ -133,9 +135,21 @@ class Defense(keras.Model):
         seed = core.fold((self.seed, purpose), self.optimizer.iterations)
         return core.fold(seed, replica)
 
+    def targets(self, x, y):
+        """The labels trained on: y [n], or with label smoothing `soft_labels` [n, K].
+
+        For attacks that leave or reach what the loss calls true.
+        """
+        if not self.label_smoothing:
+            return y
+        classes = self.classifier.compute_output_shape(x.shape)[-1]
+        return losses.soft_labels(y, classes, self.label_smoothing)
+
     def cross_entropy(self, y, logits):
         """J(y, z) [n], with the defence's label smoothing."""
-        return losses.cross_entropy(y, logits, label_smoothing=self.label_smoothing)
+        if self.label_smoothing:
+            y = losses.soft_labels(y, logits.shape[-1], self.label_smoothing)
+        return losses.cross_entropy(y, logits)
 
     def regularized(self, loss):
         """`loss` and the regularisers of the layers (weight decay)."""

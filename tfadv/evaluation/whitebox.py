@@ -12,7 +12,9 @@ from tfadv.attacks import core
 from tfadv.data.pipeline import to_float
 
 
-def measure(predict, images, entries, eps, *, batch_size, seed=0, progress=True):
+def measure(
+    predict, images, entries, eps, *, batch_size, seed=0, progress=True, clean=True
+):
     """Accuracy on clean images and under every attack at every eps.
 
     Args:
@@ -23,13 +25,14 @@ def measure(predict, images, entries, eps, *, batch_size, seed=0, progress=True)
         batch_size: int.
         seed: int, of random attacks.
         progress: whether to show a bar (on a terminal) or log each row.
+        clean: whether the clean images are measured, too.
 
     Returns:
         list of rows, dicts as `row` makes them, clean first.
     """
     judges = {None: judge(predict, images)}
     rows = []
-    for entry in (None, *entries):
+    for entry in [None] * clean + list(entries):
         sizes = [0.0] if entry is None else eps
         found = hits(
             predict,

@@ -6,11 +6,14 @@ saved one loads without tfadv.
 """
 
 from tfadv import errors
+from tfadv.models.e2sad_cnn import e2sad_mnist, e2sad_svhn
 from tfadv.models.lenet import lenet
 from tfadv.models.resnet_cifar import resnet20, resnet110, resnet_cifar
 from tfadv.models.small_cnn import small_cnn
 
 MODELS = {
+    "e2sad_mnist": e2sad_mnist,
+    "e2sad_svhn": e2sad_svhn,
     "lenet": lenet,
     "resnet20": resnet20,
     "resnet110": resnet110,
@@ -26,6 +29,8 @@ def get(name):
 
 __all__ = [
     "MODELS",
+    "e2sad_mnist",
+    "e2sad_svhn",
     "get",
     "lenet",
     "resnet20",

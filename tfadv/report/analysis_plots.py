@@ -5,6 +5,7 @@ import textwrap
 
 import matplotlib
 import numpy as np
+from matplotlib import ticker
 
 from tfadv import attacks
 from tfadv.evaluation import format_eps
@@ -103,6 +104,63 @@ def accuracy_curve(found, path):
     for axes in panels[len(found["eps"]) :]:
         axes.remove()
     _finish(figure, grid, path, "band: 95 % Wilson interval; dotted: chance")
+
+
+def loss_surface(found, path):
+    """Mean loss over a plane, in relief and as contours, a column a model.
+
+    Args:
+        found: dict, of the analysis `loss_surface`.
+        path: PNG file, replaced.
+    """
+    surfaces, n = found["surfaces"], found["num_examples"]
+    loss = {name: _numbers(one["loss"]) / n for name, one in surfaces.items()}
+    top = max(np.nanmax(values) for values in loss.values())
+    t1, t2 = np.meshgrid(found["t"], found["t"], indexing="ij")
+    figure = figures.new(max(4.4, 3.3 * len(loss)), 7)
+    for column, (name, values) in enumerate(loss.items()):
+        way = {
+            key: [point[key] for point in surfaces[name]["path"]]
+            for key in ("t1", "t2", "loss")
+        }
+        relief = figure.add_subplot(2, len(loss), column + 1, projection="3d")
+        relief.plot_surface(
+            *(t1, t2, values), cmap="viridis", vmin=0, vmax=top, alpha=0.8
+        )
+        heights = np.divide(way["loss"], n)
+        relief.plot(way["t1"], way["t2"], heights, "o-", color="tab:red", zorder=10)
+        relief.set_zlim(0, top)
+        relief.view_init(elev=28, azim=-125)
+        relief.set_title(_model_text(found, name), fontsize=9)
+        relief.set_zlabel("mean loss", fontsize=8)
+        flat = figure.add_subplot(2, len(loss), len(loss) + column + 1)
+        shades = flat.contourf(
+            t1, t2, values, levels=np.linspace(0, top, 15), cmap="viridis"
+        )
+        flat.plot(
+            *(way["t1"], way["t2"], "o-"),
+            color="tab:red",
+            markersize=4,
+            clip_on=False,
+            label="clean, then the two steps of e2SAD",
+        )
+        for axes in (relief, flat):
+            axes.set_xlabel("t1 (attack)", fontsize=8)
+            axes.set_ylabel("t2 (random)", fontsize=8)
+            axes.tick_params(labelsize=7)
+    bar = figure.colorbar(shades, ax=flat, ticks=ticker.MaxNLocator(6), format="%.3g")
+    bar.set_label("mean loss", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    handles, labels = flat.get_legend_handles_labels()
+    title = f"{n:,} images; t1 along {found['direction']}"
+    figure.legend(
+        *(handles, labels),
+        loc="outside lower center",
+        fontsize=8,
+        title=title,
+        title_fontsize=8,
+    )
+    figures.save(figure, path)
 
 
 def _accuracies(axes, runs, label, eps, number):

@@ -6,7 +6,7 @@ import hashlib
 import json
 import pathlib
 
-from tfadv import config, experiment, run
+from tfadv import config, data, experiment, run
 from tfadv.errors import UsageError
 from tfadv.workdir import Workdir
 
@@ -199,7 +199,7 @@ def _check_needs(built, init, stored):
 
 
 def _images_and_network(resolved, sections):
-    images = {key: resolved["data"][key] for key in ("name", "crop")}
+    images = {key: resolved["data"][key] for key in data.SHAPING}
     return {s: images if s == "data" else resolved[s] for s in sections}
 
 

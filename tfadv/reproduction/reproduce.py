@@ -187,7 +187,7 @@ class Bench:
             config.Evaluate,
             {
                 "attacks": list(table.attacks.values()),
-                "eps": table.eps,
+                "eps": sorted({e for sizes in table.eps.values() for e in sizes}),
                 "batch_size": batch_size,
                 "num_examples": num_examples,
             },
@@ -195,7 +195,9 @@ class Bench:
         )
         self._entries = {}
         for name, spec in table.attacks.items():
-            alone = dataclasses.replace(self.evaluate, attacks=(spec,))
+            alone = dataclasses.replace(
+                self.evaluate, attacks=(spec,), eps=table.eps[name]
+            )
             self._entries[name] = suite.build(alone, where=where)[0]
 
     def plan(self, rows):
@@ -298,27 +300,25 @@ class Bench:
 
     def _gradients(self, name):
         """How many gradients an attack takes for all eps together, about."""
-        attack = self._entries[name].attack
+        attack, eps = self._entries[name].attack, self.table.eps[name]
         if not hasattr(attack, "steps"):
             return 1
         if attack.steps is None:
-            free = round(max(self.table.eps) * 255)
-            counts = [core.kurakin_steps(e) - round(e * 255) for e in self.table.eps]
-            return free + sum(counts)
-        return attack.steps * getattr(attack, "restarts", 1) * len(self.table.eps)
+            free = round(max(eps) * 255)
+            return free + sum(core.kurakin_steps(e) - round(e * 255) for e in eps)
+        return attack.steps * getattr(attack, "restarts", 1) * len(eps)
 
     def _measure(self, target, attack, source):
         """Measures one attack at every eps; black box: on all targets of the source."""
         opened = self._open(target)
         images = self._read(opened)
-        entries = [self._entries[attack]] if attack != "clean" else []
+        clean = attack == "clean"
+        entries = [] if clean else [self._entries[attack]]
         options = {"batch_size": self.batch_size, "seed": 0}
-        eps = self.table.eps
+        eps = self.table.eps.get(attack)
         if source is None:
-            rows = measure(opened.predict, images, entries, eps, **options)
-            self._write(target, "clean", None, rows[:1])
-            if entries:
-                self._write(target, attack, None, rows[1:])
+            rows = measure(opened.predict, images, entries, eps, clean=clean, **options)
+            self._write(target, attack, None, rows)
             return
         # Crafted once: whoever else is attacked from this source is measured too.
         targets = {}
@@ -362,7 +362,7 @@ class Bench:
         entry = self._entries.get(attack)
         what = {
             "attack": repr(entry.attack) if entry else "clean",
-            "eps": self.table.eps if entry else None,
+            "eps": self.table.eps[attack] if entry else None,
             "source": source.path.name if source is not None else None,
             "num_examples": self.num_examples,
         }

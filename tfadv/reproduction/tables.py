@@ -1,8 +1,8 @@
 """Files of tables: the models and attacks that make a published table, its numbers.
 
     title = "Na et al. 2018, Table 1: ..."
-    attacks = ["step_ll", { as = "ifgsm30", name = "ifgsm", steps = 30 }]
-    eps = ["16/255", "32/255"]
+    attacks = ["step_ll", { as = "ifgsm30", name = "ifgsm", steps = 30, eps = [0.3] }]
+    eps = ["16/255", "32/255"]          # of every attack that has none of its own
 
     [models.start]                      # trained once for all rows and tables
     config = "../na2018/mnist_standard.toml"
@@ -116,7 +116,7 @@ class Table:
         name: the file's stem.
         title: line above the outcome.
         attacks: dict from column name to what `[evaluate] attacks` takes.
-        eps: in the units of x.
+        eps: dict from column name to its sizes, in the units of x.
         models: dict from name to `Model`, `config` made a path.
         rows: list of `Row`.
     """
@@ -124,7 +124,7 @@ class Table:
     name: str
     title: str
     attacks: dict
-    eps: tuple[float, ...]
+    eps: dict
     models: dict
     rows: list
 
@@ -198,11 +198,11 @@ def read(path):
         _check_circle(name, models, (), path)
     for source in file.sources or ():
         _check_name(source, models, f"{path} sources")
-    attacks = _attacks(file.attacks, f"{path} attacks")
-    across = [(eps, None) for eps in file.eps]
-    if file.sources is not None:
-        across = [(file.eps[0], source) for source in file.sources]
-    columns = {"clean": [(0.0, None)], **dict.fromkeys(attacks, across)}
+    attacks, eps = _attacks(file, f"{path} attacks")
+    columns = {"clean": [(0.0, None)]} | {
+        column: [(e, source) for source in file.sources or (None,) for e in sizes]
+        for column, sizes in eps.items()
+    }
     rows = [
         _row(row, columns, models, f"{path} [[rows]] {i + 1}")
         for i, row in enumerate(file.rows)
@@ -212,7 +212,7 @@ def read(path):
         name=path.stem,
         title=file.title,
         attacks=attacks,
-        eps=file.eps,
+        eps=eps,
         models=models,
         rows=rows,
     )
@@ -231,10 +231,10 @@ def _models(tables, path):
     return found
 
 
-def _attacks(written, where):
-    """dict from column to what `[evaluate] attacks` takes."""
-    found = {}
-    for one in written:
+def _attacks(file, where):
+    """dicts from column to what `[evaluate] attacks` takes, and to its sizes."""
+    found, eps = {}, {}
+    for one in file.attacks:
         one = {"name": one} if isinstance(one, str) else dict(one)
         if "name" not in one:
             raise UsageError(f"{where}: {one!r} has no key 'name'")
@@ -246,8 +246,17 @@ def _attacks(written, where):
                 f"{where}: two columns have the name {column!r}; give one of them "
                 f'another, as in {{ as = "other", name = {one["name"]!r} }}'
             )
+        own = one.pop("eps", file.eps)
+        eps[column] = config.coerce(own, tuple[float, ...], f"{where} {column} eps")
+        if not eps[column] or (file.sources is not None and len(eps[column]) > 1):
+            raise UsageError(
+                f"{where} {column}: `eps` must hold "
+                f"{'one' if file.sources is not None else 'at least one'}; received "
+                f"{len(eps[column])}"
+            )
+        _check_distinct(eps[column], f"{where} {column}: `eps`")
         found[column] = one
-    return found
+    return found, eps
 
 
 def _row(table, columns, models, where):
