@@ -370,7 +370,7 @@ def craft_images(trained, attack, output, *, split, data_dir=None):
     if trained.dataset.standardize:
         raise UsageError(
             "adversarial images are stored as pixels, and this model takes "
-            "standardised images ([data] standardize): use a model that standardises itself"
+            "standardised images ([data] standardize): use a model that does it itself"
         )
     evaluate = dataclasses.replace(trained.evaluate, attacks=(attack,))
     entry = suite.build(evaluate, where="--attack")[0]
