@@ -81,7 +81,7 @@ def test_the_same_name_keeps_the_arguments_of_the_base(write, name):
         ("[atack]\nname = 1", ("unknown table [atack]; did you mean 'attack'?",)),
         (
             "[zzz]",
-            ("unknown table [zzz]", "Tables: data, model, attack, defense, stor"),
+            ("unknown table [zzz]", "Tables: data, model, attack, defense, gene"),
         ),
         ("steps = 3", ("unknown table [steps]",)),
         ("train = 3", ("'train' must be a table; write [train] above its keys", "3")),

@@ -243,6 +243,62 @@ def test_the_embedding_of_the_configuration_is_a_layer_of_the_network():
     assert (defense.embedding, defense.k, defense.mode) == ("embedding", 8, "pivot")
 
 
+def test_standardising_is_resolved_where_it_is_on():
+    """Runs from before it are what they were."""
+    assert "standardize" not in experiment.build(load("standard")).config["data"]
+    built = experiment.build(load("standard", "data.standardize=true"))
+    assert built.config["data"]["standardize"] is True
+
+
+def test_images_are_standardised_once():
+    overrides = ["data.name=mnist", "data.standardize=true", "model.name=e2sad_svhn"]
+    with pytest.raises(UsageError, match=r"\[model\]: `standardize` is on here and in"):
+        experiment.build(load("standard", *overrides))
+    built = experiment.build(load("standard", *overrides, "model.standardize=false"))
+    assert built.config["model"]["standardize"] is False
+
+
+# A defence against a generator.
+
+
+def test_a_generator_with_its_optimizer():
+    built = experiment.build(load("adversarial_network", "generator.k=2"))
+    assert built.config["generator"] == {
+        "name": "g1",
+        "k": 2,
+        "widths": "paper",
+        "bn_momentum": 0.997,
+    }
+    assert built.config["generator_optimizer"]["beta_1"] == 0.5
+    assert built.attack is None and "attack" not in built.config
+    defense = built.make_defense(built.make_model())
+    assert defense.generator.output_shape == (None, 8, 8, 1)
+    assert float(defense.generator_optimizer.learning_rate) == pytest.approx(2e-3)
+    assert defense.eps == pytest.approx(48 / 255)
+    assert defense.companions == {"generator": defense.generator}
+
+
+@pytest.mark.parametrize(
+    "tables, message",
+    [
+        ({"generator": {}}, "a generator: add a table [generator] with its `name`"),
+        ({"generator_optimizer": {}}, "add a table [generator_optimizer] with its"),
+        ({"attack": {"name": "pgd", "eps": 0.1}}, "no use for it: leave [attack] out"),
+        ({"generator": {"name": "g4"}}, "unknown generator 'g4'. Known: g1, g2, g3."),
+        ({"generator": {"name": "g1", "kk": 2}}, "[generator]: unknown key 'kk'"),
+        ({"generator_optimizer": {"name": "adm"}}, "unknown optimizer 'adm'"),
+        ({"defense": {"name": "standard"}}, "no use for it: leave [generator] out"),
+    ],
+)
+def test_parts_that_do_not_fit_the_defence(tables, message):
+    changed = dict(load("adversarial_network")) | tables
+    with pytest.raises(UsageError) as caught:
+        experiment.build(config.Config(changed))
+    text = str(caught.value)
+    assert message in text
+    assert "\n" not in text
+
+
 def test_stored_images_are_resolved():
     built = experiment.build(load("cascade", "stored.max_eps=2/255"))
     source = str(CONFIGS / "pivot.toml")
@@ -269,6 +325,7 @@ def test_stored_images_are_resolved():
         ("cascade", ["stored.attack=iter_fgs"], "did you mean 'iter_fgsm'?"),
         ("cascade", ["stored.max_eps=0.1"], "`max_eps` must be whole pixels"),
         ("cascade", ["stored.eps=0.1"], "unknown key 'eps'"),
+        ("cascade", ["data.standardize=true"], "stored images are pixels"),
         ("cascade", ["defense.stored=33"], "`stored` must be at most the 32"),
     ],
 )

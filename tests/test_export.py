@@ -46,6 +46,20 @@ np.savez("found.npz", **found)
 """
 
 
+def test_a_model_of_standardised_images_is_served_plain_ones(tmp_path):
+    """`serve` does what the data did; `from_float` takes what the classifier takes."""
+    classifier = models.small_cnn((8, 8, 1), 3, width=2)
+    export(classifier, tmp_path / "saved", standardized=True)
+    loaded = tf.saved_model.load(str(tmp_path / "saved"))
+    image = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1), np.uint8)
+    s = image - image.mean((1, 2, 3), keepdims=True)
+    s = s / np.abs(s).max((1, 2, 3), keepdims=True)
+    x = ((s + 1) / 2).astype(np.float32)
+    logits = classifier(x, training=False)
+    np.testing.assert_allclose(loaded.serve(image)["logits"], logits, atol=1e-5)
+    np.testing.assert_allclose(loaded.from_float(x)["logits"], logits, atol=1e-5)
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     """What the server finds, beside the `logits` and `gradient` of the Keras model."""

@@ -137,6 +137,33 @@ def test_a_lost_end_is_trained_again_to_the_same_weights(
     assert found["rows"] == finished[1]["rows"]
 
 
+def test_a_generator_is_left_beside_the_classifier_and_resumes_with_it(tmp_path):
+    """Killed after eight of twelve steps, both networks end where they would have."""
+    small = [
+        *("model.width=4", "generator.k=2", "train.checkpoint_every=4"),
+        *("evaluate.num_examples=30", "evaluate.eps=16/255"),
+        'evaluate.attacks=["step_fgsm"]',
+    ]
+    shortened = config.shortened(config.load(CONFIGS / "adversarial_network.toml"), 12)
+    wanted = config.override(shortened, small)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    run.train(wanted, whole)
+    shutil.copytree(whole, cut)
+    for path in (cut / "checkpoints").glob("ckpt-12.*"):
+        path.unlink()
+    for name in ("model.keras", "generator.keras", "results.json"):
+        (cut / name).unlink()
+    found = run.train(wanted, cut)
+    assert same(weights(cut), weights(whole))
+    both = [keras.models.load_model(p / "generator.keras") for p in (whole, cut)]
+    assert same(*(network.get_weights() for network in both))
+    assert found["config"]["generator"]["k"] == 2
+    # And it attacks what was trained, from its file.
+    attack = f"generator:{cut / 'generator.keras'}"
+    again = run.train(config.override(wanted, [f'evaluate.attacks=["{attack}"]']), cut)
+    assert again["rows"][1]["attack"].startswith("generator(generator=")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -295,7 +322,7 @@ def test_a_run_goes_on_from_the_end_of_another(origin, tmp_path, starts):
         ("model.width=5", "has model.width = 4, this run has 5"),
         ("model.name=lenet", "has model.name = 'small_cnn', this run has 'lenet'"),
         ("data.crop=6", "has data.crop = None, this run has 6"),
-        ("data.standardize=true", "has data.standardize = False, this run has True"),
+        ("data.standardize=true", "has data.standardize = None, this run has True"),
         ("optimizer.name=sgd", "has optimizer.name = 'adam', this run has 'sgd'"),
         ("data.name=mnist", "has data.name = 'digits', this run has 'mnist'"),
         ("train.steps=6", "has 6 steps, which count; `steps` must be more, received 6"),

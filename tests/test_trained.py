@@ -248,6 +248,13 @@ def test_models_of_other_images_are_told_apart(tmp_path):
         open_models(paths)
 
 
+def test_standardised_images_are_others(tmp_path):
+    plain = finished(tmp_path / "a")
+    other = finished(tmp_path / "b", data={"standardize": True})
+    with pytest.raises(UsageError, match="8x8x1 by a; digits 8x8x1 standardised by b"):
+        open_models([plain, other])
+
+
 def test_models_of_other_data_sets_are_told_apart(tmp_path, monkeypatch):
     # Neither is read: there is no MNIST here.
     monkeypatch.delenv("TFDS_DATA_DIR", raising=False)

@@ -15,6 +15,7 @@ from tfadv.analysis import (
     loss_surface,
     rows,
 )
+from tfadv.attacks import core
 from tfadv.data import pipeline
 from tfadv.defenses.e2sad import SECOND_STEPS
 from tfadv.errors import RunError, UsageError, lookup
@@ -89,13 +90,22 @@ def _loss_surface(
     points: int = 21,
     changes=(),
 ):
-    """The loss of every model over a plane of its own, and e2SAD's two steps there."""
+    """The loss of every model over a plane of its own, and e2SAD's two steps there.
+
+    The steps are FGSM with eps1, then the entropy's direction with eps2, whatever the
+    model was trained with. Figure 4 is summed over a whole set: `num_examples`.
+    """
     if points < 2 or not reach > 0:
         raise UsageError(
             "--points must be at least 2 and --reach positive; received "
             f"{points} and {reach:g}"
         )
+    if not eps1 > 0:
+        raise UsageError(
+            f"--eps1 must be positive: it makes the first axis; received {eps1:g}"
+        )
     try:
+        core.check_eps(eps1, "eps1"), core.check_eps(eps2, "eps2")
         attack = attacks.get(direction)(
             eps=eps1, **({"steps": steps} if direction == "ifgsm" else {})
         )
@@ -111,6 +121,8 @@ def _loss_surface(
         predict, options = model.predict, {"batch_size": size}
         g1, g2 = loss_surface.plane(predict, x, y, attack, seed=seed, **options)
         surfaces[name] = {
+            # Where gradients vanish an image looks flat and is not.
+            "without_direction": int(np.sum(~np.any(g1, axis=(1, 2, 3)))),
             "loss": loss_surface.surface(
                 predict, x, y, g1, g2, grid, desc=name, **options
             ).tolist(),
@@ -167,10 +179,12 @@ def _accuracy_curve(
     runs = [_finished_run(path) for path in distinct(workdirs).values()]
     values = [accuracy_curve.value(run, key) for run in runs]
     names = sorted({run["config"]["data"]["name"] for run in runs})
-    if len(names) > 1:
+    units = {run["config"]["data"].get("standardize", False) for run in runs}
+    if len(names) > 1 or len(units) > 1:
+        found = ", ".join(names) if len(names) > 1 else "standardised and not"
         raise UsageError(
-            f"the runs are on different data ({', '.join(names)}): compare runs on one "
-            "data set"
+            f"the runs are on different data ({found}): compare runs on one data set, "
+            "whose eps mean the same"
         )
     classes = data.get(names[0]).num_classes
     labels, sizes = rows.chosen(runs, attacks, eps)

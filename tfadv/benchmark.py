@@ -65,7 +65,8 @@ def two_step_defense(batch_size=256, rounds=5):
 
     In passes of the network (forward, back to activations, back to weights): clean
     training 3; FGSM 2 to craft and 2 x 3 to train; e2SAD, whose passes craft and train,
-    3 x 3 and 2 back to the images; IFGSM 30 x 2 and 2 x 3.
+    3 x 3 and 2 back to the images; IFGSM 30 x 2 and 2 x 3. (FGSM training could share
+    its first pass, too, and take 7; it is written for any attack and network.)
     """
     random = np.random.default_rng(0)
     x = tf.constant(random.random((batch_size, 28, 28, 1), np.float32))

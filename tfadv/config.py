@@ -26,8 +26,10 @@ SECTIONS = (
     "model",
     "attack",
     "defense",
+    "generator",
     "stored",
     "optimizer",
+    "generator_optimizer",
     "train",
     "evaluate",
 )
@@ -234,14 +236,15 @@ def shortened(config, steps):
     if isinstance(full, int) and full != steps and steps > 0:
         moved = functools.partial(scaled, fraction=steps / full)
         changes["train"]["full_steps"] = full
-        boundaries = config.get("optimizer", {}).get("boundaries")
-        boundaries = [boundaries] if isinstance(boundaries, int) else boundaries
-        # Whatever is not a step is left for `bind` to refuse.
-        if boundaries and all(isinstance(b, int) for b in boundaries):
-            drops = []
-            for boundary in boundaries:
-                drops.append(max(moved(boundary), *[b + 1 for b in drops[-1:]], 1))
-            changes["optimizer"] = {"boundaries": drops}
+        for section in ("optimizer", "generator_optimizer"):
+            boundaries = config.get(section, {}).get("boundaries")
+            boundaries = [boundaries] if isinstance(boundaries, int) else boundaries
+            # Whatever is not a step is left for `bind` to refuse.
+            if boundaries and all(isinstance(b, int) for b in boundaries):
+                drops = []
+                for boundary in boundaries:
+                    drops.append(max(moved(boundary), *[b + 1 for b in drops[-1:]], 1))
+                changes[section] = {"boundaries": drops}
         delay = config.get("defense", {}).get("delay")
         if isinstance(delay, int) and delay:
             changes["defense"] = {"delay": moved(delay)}

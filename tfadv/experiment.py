@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable
 
 from tfadv import attacks, config, data, defenses, models, optimizers
@@ -14,7 +15,8 @@ class Experiment:
     """A checked configuration.
 
     Args:
-        config: dict of tables with every default filled in, as JSON holds it.
+        config: dict of tables with every default filled in (but `[data] standardize`,
+            which is there only where it is on), as JSON holds it.
         dataset: `data.Dataset`.
         train: `config.Train`.
         evaluate: `config.Evaluate`.
@@ -53,8 +55,9 @@ def build(tables, *, replicas=1):
     """
     tables = tables if isinstance(tables, config.Config) else config.Config(tables)
     where = {name: f"{tables.origin(name)} [{name}]" for name in config.SECTIONS}
-    for name in ("data", "model", "optimizer", "defense", "attack"):
-        needed = name != "attack" or tables.get("attack")
+    optional = ("attack", "generator", "generator_optimizer")
+    for name in ("data", "model", "optimizer", "defense", *optional):
+        needed = name not in optional or tables.get(name)
         if needed and "name" not in tables.get(name, {}):
             raise UsageError(f"{where[name]}: missing key 'name'")
 
@@ -77,8 +80,16 @@ def build(tables, *, replicas=1):
         return arguments
 
     bound("data", data.Dataset, ("source",))
+    if not dataset.standardize:
+        # Younger than workdirs and tables of models, which stay what they are.
+        del resolved["data"]["standardize"]
     model = models.get(tables["model"]["name"])
     model_arguments = bound("model", model)
+    if dataset.standardize and model_arguments.get("standardize"):
+        raise UsageError(
+            f"{where['model']}: `standardize` is on here and in [data]: turn it off in "
+            "one of them"
+        )
     optimizer = optimizers.get(tables["optimizer"]["name"])
     optimizer_arguments = bound("optimizer", optimizer)
     config.build(optimizer, tables["optimizer"], where=where["optimizer"])
@@ -94,11 +105,33 @@ def build(tables, *, replicas=1):
     if tables.get("stored"):
         stored = config.build(config.Stored, tables["stored"], where=where["stored"])
         attacks.get(stored.attack)
+        if dataset.standardize:
+            raise UsageError(
+                f"{where['stored']}: stored images are pixels, and `standardize` in "
+                "[data] makes models take others: use a network that does it itself"
+            )
         resolved["stored"] = dataclasses.asdict(stored)
 
+    generator, generator_arguments = None, {}
+    if tables.get("generator"):
+        generator = models.get_generator(tables["generator"].get("name"))
+        generator_arguments = bound("generator", generator)
+    second, second_arguments = None, {}
+    if tables.get("generator_optimizer"):
+        second = optimizers.get(tables["generator_optimizer"].get("name"))
+        second_arguments = bound("generator_optimizer", second)
+        where_second = where["generator_optimizer"]
+        config.build(second, tables["generator_optimizer"], where=where_second)
+
     defense = defenses.get(tables["defense"]["name"])
-    given = ("attack", "seed", "name")
+    given = ("attack", "generator", "seed", "name")
     defense_arguments = bound("defense", defense, given)
+    parts = {
+        "attack": attack,
+        "generator": generator,
+        "generator_optimizer": second,
+    }
+    _check_parts(defense, parts, tables["defense"]["name"], where)
     if bool(defense_arguments.get("stored")) != (stored is not None):
         raise UsageError(
             f"{where['defense']}: `stored` says how many adversarial images of a batch "
@@ -112,23 +145,26 @@ def build(tables, *, replicas=1):
         return _with_where(where["model"], model, shape, classes, **model_arguments)
 
     def make_defense(classifier):
+        parts, optimizer_of_parts = {"attack": attack}, {}
+        if generator is not None:
+            shape, classes = dataset.image_shape, source.num_classes
+            network = _with_where(
+                where["generator"], generator, shape, classes, **generator_arguments
+            )
+            parts = {"generator": network}
+            optimizer_of_parts = {"generator_optimizer": second(**second_arguments)}
         made = _with_where(
             where["defense"],
             defense,
             classifier,
-            attack=attack,
             seed=train.seed,
+            **parts,
             **defense_arguments,
         )
         _with_where(where["defense"], made.check_batch, train.batch_size, replicas)
-        made.compile(optimizer(**optimizer_arguments))
+        made.compile(optimizer(**optimizer_arguments), **optimizer_of_parts)
         return made
 
-    if defense is not defenses.Standard and attack is None:
-        raise UsageError(
-            f"{where['defense']}: the defence {tables['defense']['name']!r} trains "
-            "against an attack: add a table [attack] with its `name` and `eps`"
-        )
     return Experiment(
         config=resolved,
         dataset=dataset,
@@ -141,6 +177,36 @@ def build(tables, *, replicas=1):
         make_model=make_model,
         make_defense=make_defense,
     )
+
+
+def _check_parts(defense, given, name, where):
+    """UsageError where a defence lacks what it trains against, or has what it cannot.
+
+    Args:
+        defense: its class.
+        given: dict from section to what the configuration names there, or None.
+        name, where: for messages.
+    """
+    takes = dict(inspect.signature(defense).parameters)
+    if "generator" in takes:
+        takes["generator_optimizer"] = takes["generator"]
+    for section, part in given.items():
+        if part is not None and section not in takes:
+            raise UsageError(
+                f"{where[section]}: the defence {name!r} has no use for it: leave "
+                f"[{section}] out"
+            )
+        if (
+            part is None
+            and section in takes
+            and takes[section].default is takes[section].empty
+        ):
+            raise UsageError(
+                f"{where['defense']}: the defence {name!r} trains against "
+                f"{'an attack' if section == 'attack' else 'a generator'}: add a table "
+                f"[{section}] with its `name`"
+                f"{' and `eps`' if section == 'attack' else ''}"
+            )
 
 
 def _check_sizes(dataset, train, evaluate, where):

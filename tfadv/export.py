@@ -3,10 +3,11 @@
 import keras
 import tensorflow as tf
 
+from tfadv.data import standardize
 from tfadv.files import replacing
 
 
-def export(classifier, path):
+def export(classifier, path, *, standardized=False):
     """Writes a SavedModel with two endpoints, replacing what is at `path`.
 
     | endpoint     | takes                                    |
@@ -20,6 +21,8 @@ def export(classifier, path):
     Args:
         classifier: `keras.Model` from x to logits.
         path: directory.
+        standardized: whether the classifier was trained with `[data] standardize`:
+            `serve` then standardises, `from_float` takes (s + 1) / 2 as the classifier.
 
     Raises:
         RunError: it cannot be written; what was at `path` is intact.
@@ -35,7 +38,8 @@ def export(classifier, path):
         }
 
     def serve(image):
-        return outputs(tf.cast(image, tf.float32) / 255.0)
+        x = tf.cast(image, tf.float32) / 255.0
+        return outputs((standardize(x) + 1) / 2 if standardized else x)
 
     def from_float(x):
         return outputs(x)

@@ -120,9 +120,16 @@ def fit(tables, path, *, data_dir=None, strategy="default", num_logical_devices=
             step = start_from(defense, origin.checkpoints)
             logging.info("going on from step %d of %s", step, origin.path)
         _train_loop(exp, defense, workdir, data_dir)
+        for name, network in defense.companions.items():
+            with replacing(workdir.companion(name)) as temporary:
+                network.save(temporary)
         with replacing(workdir.model) as temporary:
             defense.classifier.save(temporary)
-        export(defense.classifier, workdir.saved_model)
+        export(
+            defense.classifier,
+            workdir.saved_model,
+            standardized=exp.dataset.standardize,
+        )
     return exp, workdir
 
 
@@ -350,8 +357,13 @@ def export_file(workdir, keras_file, output):
         keras_file: a `.keras` file with one image input, or None.
         output: directory, replaced.
     """
-    path = Workdir(workdir).trained_model() if workdir else pathlib.Path(keras_file)
-    export(predictor.load_keras(path), output)
+    if workdir is None:
+        export(predictor.load_keras(keras_file), output)
+        return
+    directory = Workdir(workdir)
+    standardized = directory.read_config().get("data", {}).get("standardize", False)
+    model = predictor.load_keras(directory.trained_model())
+    export(model, output, standardized=standardized)
 
 
 def craft_images(trained, attack, output, *, split, data_dir=None):

@@ -144,7 +144,7 @@ def open_models(paths, *, changes=()):
 
     Raises:
         UsageError: no path, one path twice, models of different images (another data
-            set or crop); what `open_model` raises.
+            set, crop or `standardize`); what `open_model` raises.
         RunError: see `open_model`.
     """
     written = distinct(paths)
@@ -188,16 +188,15 @@ def _own_end(path, paths):
 def _check_same_images(models):
     names = {}
     for name, model in models.items():
-        shape = "x".join(map(str, model.dataset.image_shape))
-        names.setdefault((model.config["data"]["name"], shape), []).append(name)
+        images = model.dataset.describe(model.config["data"]["name"])
+        names.setdefault(images, []).append(name)
     if len(names) > 1:
         each = "; ".join(
-            f"{data} {shape} by {', '.join(users)}"
-            for (data, shape), users in names.items()
+            f"{images} by {', '.join(users)}" for images, users in names.items()
         )
         raise UsageError(
             f"the models do not take the same images: {each}. Compare models of one "
-            "data set and one crop."
+            "data set and one crop, standardised or not."
         )
 
 

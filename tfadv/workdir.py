@@ -31,6 +31,10 @@ class Workdir:
         self.saved_model = self.path / "saved_model"
         self.results = self.path / "results.json"
 
+    def companion(self, name):
+        """Where a network is that was trained beside the classifier."""
+        return self.path / f"{name}.keras"
+
     def claim(self, resolved):
         """Writes `config.json`, or checks that this run may continue what is there.
 

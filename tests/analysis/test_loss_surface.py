@@ -43,6 +43,20 @@ def test_the_plane(batch_size):
         assert (a * b).sum() == pytest.approx(0, abs=1e-5)
 
 
+def test_rounding_and_vanished_gradients_are_no_direction():
+    """The first image moves by 1e-7 where it moves, the second not at all."""
+    moves = np.zeros_like(X[:3])
+    moves[0, 0, 0], moves[2, 1, 1] = 1e-7, -0.2
+
+    def attack(predict, x, y):
+        return x + moves
+
+    g1, g2 = loss_surface.plane(None, X[:3], Y[:3], attack, seed=0, batch_size=3)
+    np.testing.assert_array_equal(g1[:2], 0)
+    assert g1[2].ravel().tolist() == [0, 0, 0, 0, -1, 0]
+    np.testing.assert_array_equal(np.abs(g2[:2]), 1)
+
+
 def test_the_second_axis_starts_from_the_same_noise_for_every_model():
     def noise(model):
         predict = random_model(6, 4, model)

@@ -1,6 +1,7 @@
 """What every attack promises, whatever it computes."""
 
 import dataclasses
+import tempfile
 
 import keras
 import numpy as np
@@ -17,7 +18,9 @@ from tfadv.attacks import core
 #   raises  which loss of its starting point it raises: the cross-entropy of the true or
 #           the predicted label, the probability of the least likely or a random one,
 #           the entropy, "both" (least likely, then true), or how different from the
-#           clean one the prediction is; None for noise.
+#           clean one the prediction is; None for noise; "unknown" where another
+#           network decides.
+FOLDER = tempfile.TemporaryDirectory()
 ROWS = {
     "step_fgsm": {"raises": "true"},
     "fgsm_pred": {"raises": "predicted"},
@@ -32,6 +35,10 @@ ROWS = {
     "r_fgsm": {"raises": "true"},
     "r_step_ll": {"raises": "least_likely"},
     "virtual": {"raises": "difference"},
+    "generator": {
+        "raises": "unknown",
+        "fields": {"generator": FOLDER.name + "/g.keras"},
+    },
     "iter_fgsm": {"raises": "true"},
     "iter_ll": {"raises": "least_likely"},
     "ifgsm": {"raises": "true"},
@@ -42,6 +49,18 @@ EPS = 8 / 255
 SEED = (3, 1)
 SHAPE = (4, 4, 2)
 N, CLASSES = 6, 5
+
+RAISING = [name for name in ROWS if ROWS[name]["raises"] not in (None, "unknown")]
+
+
+def save_generator(path):
+    """tanh(4 x - 1.8), for images of any size."""
+    image = keras.Input((None, None, None), name="image")
+    x = keras.layers.Rescaling(4.0, -1.8)(image)
+    keras.Model(image, keras.layers.Activation("tanh")(x)).save(path)
+
+
+save_generator(ROWS["generator"]["fields"]["generator"])
 
 every_attack = pytest.mark.parametrize("name", ROWS)
 
@@ -221,7 +240,7 @@ def test_every_example_gets_its_own_eps(name):
         same(x_adv[i], make(name, eps[i])(linear(), x, y, seed=SEED)[i])
 
 
-@pytest.mark.parametrize("name", [n for n in ROWS if ROWS[n]["raises"]])
+@pytest.mark.parametrize("name", RAISING)
 def test_labels_may_be_probabilities(name):
     """Certain ones are the labels themselves; others decide where images go."""
     x, y = batch()
@@ -322,7 +341,7 @@ def height(raises, predict, x, y, labels):
 
 
 @pytest.mark.parametrize("kind", PREDICTS)
-@pytest.mark.parametrize("name", [n for n in ROWS if ROWS[n]["raises"]])
+@pytest.mark.parametrize("name", RAISING)
 def test_attacks_raise_what_they_ascend(name, kind):
     """Labels to leave become less likely, labels to reach become more likely.
 

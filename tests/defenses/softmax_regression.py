@@ -71,11 +71,12 @@ def sign(w, x, label, smoothing=0.0):
     return np.sign(cross_entropy(w, x, label, smoothing)[1] @ w.T)
 
 
-def craft(name, w, x, y, eps):
-    """One step, eps a number or [n, 1]: step_fgsm goes up for the true label, step_ll
-    down for the least likely one."""
-    label, way = (y, 1) if name == "step_fgsm" else ((x @ w).argmin(1), -1)
-    return np.clip(x + way * eps * sign(w, x, label), 0, 1)
+def craft(name, w, x, y, eps, smoothing=0.0):
+    """One step, eps a number or [n, 1]: step_fgsm goes up for the true label, smoothed
+    as it is trained on, step_ll down for the least likely one."""
+    if name == "step_fgsm":
+        return np.clip(x + eps * sign(w, x, y, smoothing), 0, 1)
+    return np.clip(x - eps * sign(w, x, (x @ w).argmin(1)), 0, 1)
 
 
 def accuracy(w, x, y):

@@ -123,6 +123,29 @@ def test_clean_and_adversarial_images_share_batch_statistics(alpha):
     np.testing.assert_allclose(normalize.moving_mean, [seen.mean() / 2], atol=1e-6)
 
 
+def test_a_subclassed_classifier_can_have_soft_labels():
+    """Which tells its number of classes only by being called."""
+
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(W.shape[1], use_bias=False)
+
+        def call(self, x, training=None):
+            return self.dense(keras.ops.reshape(x, (-1, 4)))
+
+    classifier = Subclassed()
+    attack, rule = ATTACKS["step_fgsm"]
+    defense = AdversarialTraining(classifier, attack=attack, label_smoothing=0.8)
+    defense.compile(keras.optimizers.SGD(RATE))
+    classifier(X)
+    classifier.set_weights([W])
+    logs = step(defense)
+    x_adv = craft(W.astype(np.float64), smoothing=0.8, **rule)
+    loss = (term(W, flat(X), 0.8)[0] + term(W, x_adv, 0.8)[0]) / 2
+    assert logs["loss"] == pytest.approx(loss, abs=1e-6)
+
+
 @pytest.mark.parametrize("alpha", [-0.1, 1.0])
 def test_alpha_outside_its_range(alpha):
     with pytest.raises(ValueError, match=rf"`alpha`.*received {alpha}.*'standard'"):

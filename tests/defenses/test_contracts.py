@@ -8,6 +8,7 @@ import tensorflow as tf
 from tfadv import attacks, defenses
 from tfadv.defenses import (
     E2SAD,
+    AdversarialNetwork,
     AdversarialTraining,
     Kurakin,
     Minimax,
@@ -20,6 +21,9 @@ from tfadv.training import train
 TABLE = {
     "standard": lambda c, attack: Standard(c, attack=attack),
     "adversarial": lambda c, attack: AdversarialTraining(c, attack=attack, alpha=0.6),
+    "adversarial_network": lambda c, attack: AdversarialNetwork(
+        c, generator=generator(), eps=attack.eps, regularizer="exact"
+    ),
     "e2sad": lambda c, attack: E2SAD(c, attack=attack, eps2=attack.eps / 3),
     "minimax": lambda c, attack: Minimax(c, attack=attack),
     "kurakin": lambda c, attack: Kurakin(c, attack=attack, eps_law="constant"),
@@ -27,12 +31,21 @@ TABLE = {
         c, attack=attack, eps_law="constant", embedding_weight=0.1
     ),
 }
+# Training passes of the classifier in a step, where they are not one.
+PASSES = {"adversarial_network": 2}
 EVERY = pytest.mark.parametrize("name", TABLE)
 
 SHAPE, CLASSES, N = (4, 4, 1), 3, 8
 RANDOM = np.random.default_rng(0)
 X = RANDOM.uniform(size=(3 * N, *SHAPE)).astype(np.float32)
 Y = RANDOM.integers(0, CLASSES, 3 * N).astype(np.int32)
+
+
+def generator():
+    """A generator of perturbations without batch statistics."""
+    image = keras.Input(SHAPE, name="image")
+    conv = keras.layers.Conv2D(1, 3, padding="same", activation="tanh")
+    return keras.Model(image, conv(image))
 
 
 def normalized():
@@ -103,8 +116,9 @@ def test_every_key_has_a_metric_that_counted(name, method):
 
 
 @EVERY
-def test_eager_and_compiled_steps_agree(name):
-    compiled, eager = (make(name, normalized, run_eagerly=e) for e in (False, True))
+@pytest.mark.parametrize("layers", [normalized, decayed])
+def test_eager_and_compiled_steps_agree(name, layers):
+    compiled, eager = (make(name, layers, run_eagerly=e) for e in (False, True))
     logs = [fit(defense).history for defense in (compiled, eager)]
     for a, b in zip(compiled.get_weights(), eager.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
@@ -114,7 +128,7 @@ def test_eager_and_compiled_steps_agree(name):
 
 @EVERY
 def test_only_the_training_pass_moves_batch_statistics(name):
-    """With eps = 0 all images are clean: one pass takes the mean from 0 half way to
+    """With eps = 0 all images are clean: a pass takes the mean from 0 half way to
     theirs and the variance from 1. Passes of the attack would take them further."""
     statistics = keras.layers.BatchNormalization(momentum=0.5)
 
@@ -123,10 +137,11 @@ def test_only_the_training_pass_moves_batch_statistics(name):
 
     defense = make(name, layers, attacks.IFGSM(eps=0.0, steps=2))
     defense.fit(X, Y, batch_size=3 * N, verbose=0)
-    np.testing.assert_allclose(statistics.moving_mean, [X.mean() / 2], atol=1e-6)
-    np.testing.assert_allclose(
-        statistics.moving_variance, [(1 + X.var()) / 2], atol=1e-6
-    )
+    left = 0.5 ** PASSES.get(name, 1)
+    expected = [(1 - left) * X.mean()]
+    np.testing.assert_allclose(statistics.moving_mean, expected, atol=1e-6)
+    expected = [left + (1 - left) * X.var()]
+    np.testing.assert_allclose(statistics.moving_variance, expected, atol=1e-6)
 
 
 def batches(order):
@@ -137,10 +152,13 @@ def batches(order):
 
 
 @EVERY
-def test_two_replicas_of_a_half_batch_are_one_of_the_whole(name, mirrored):
+@pytest.mark.parametrize(
+    "attack",
+    [attacks.PGD(eps=0.1, steps=3, random_start=False), attacks.StepFGSM(eps=0.05)],
+)
+def test_two_replicas_of_a_half_batch_are_one_of_the_whole(name, attack, mirrored):
     """A replica that treats the first half of its images apart gets a, c = [0 1 | 4 5]
     and [2 3 | 6 7], which are one device's [0 1 2 3 | 4 5 6 7]."""
-    attack = attacks.PGD(eps=0.1, steps=3, random_start=False)
     one = make(name, decayed, attack, momentum=0.9)
     with mirrored.scope():
         two = make(name, decayed, attack, momentum=0.9)

@@ -39,7 +39,7 @@ def by_hand(name, w, *, k, eps, weight=0.3, weight_decay=0.0, smoothing=0.0, x=X
     the others, whose denominator is (m - k) + lambda k.
     """
     w, x = w.astype(np.float64), flat(x)
-    x = np.concatenate([craft(name, w, x[:k], y[:k], eps), x[k:]])
+    x = np.concatenate([craft(name, w, x[:k], y[:k], eps, smoothing), x[k:]])
     c = np.array([weight] * k + [1.0] * (len(x) - k)) / (len(x) - k + weight * k)
     values, slopes = cross_entropy(w, x, y, smoothing)
     loss = c @ values + weight_decay / 2 * (w**2).sum()
@@ -51,7 +51,7 @@ def by_hand(name, w, *, k, eps, weight=0.3, weight_decay=0.0, smoothing=0.0, x=X
 @pytest.mark.parametrize("name", ATTACKS)
 @pytest.mark.parametrize("k", [None, 2, 6])
 @pytest.mark.parametrize(
-    ("weight_decay", "smoothing", "weight"), [(0.0, 0.0, 0.3), (0.1, 0.3, 2.0)]
+    ("weight_decay", "smoothing", "weight"), [(0.0, 0.0, 0.3), (0.1, 0.8, 2.0)]
 )
 def test_one_step(name, k, weight_decay, smoothing, weight):
     defense = make(

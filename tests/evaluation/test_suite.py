@@ -1,3 +1,4 @@
+import keras
 import pytest
 
 from tfadv import attacks, config
@@ -31,6 +32,15 @@ def test_arguments_reach_the_attack():
     assert (entry.name, entry.attack) == ("pgd", expected)
 
 
+def test_a_generator_is_named_with_its_file(tmp_path):
+    image = keras.Input((4, 4, 1), name="image")
+    path = str(tmp_path / "g.keras")
+    keras.Model(image, keras.layers.Activation("tanh")(image)).save(path)
+    (entry, _) = build(f"generator:{path}")
+    assert entry.label == f"generator(generator={path})"
+    assert entry.attack == attacks.Generator(eps=8 / 255, generator=path)
+
+
 @pytest.mark.parametrize("eps", [(0.1, 0.2, 0.3), (0.3, 0.1, 0.2)])
 def test_an_entry_holds_the_attack_at_the_largest_eps(eps):
     assert {entry.attack.eps for entry in build("step_fgsm", eps=eps)} == {0.3}
@@ -44,6 +54,9 @@ def test_an_entry_holds_the_attack_at_the_largest_eps(eps):
         ([{"name": "pgd", "steps": "3"}], [0.1], "x.toml.*steps.*int.*'3'"),
         ([{"name": "pgd", "eps": 0.1}], [0.1], "x.toml.*leave `eps` out"),
         ([{"steps": 3}], [0.1], "x.toml.*no key 'name'"),
+        (["generator"], [0.1], "x.toml.*missing key 'generator'"),
+        (["generator:nowhere.keras"], [0.1], "no generator at nowhere.keras"),
+        (["pgd:nowhere.keras"], [0.1], "x.toml.*unknown key 'generator'"),
         (["pgd", "pgd"], [0.1], "x.toml.*names 'pgd' twice"),
         (["pgd"], [0.1, 16.0], "x.toml.*received 16.*16/255"),
         (["pgd"], [16.0, 0.1], "x.toml.*received 16.*16/255"),

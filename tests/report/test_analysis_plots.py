@@ -121,6 +121,7 @@ def loss_surfaces(models, height=2.0):
     t = [0.0, 0.2, 0.4]
     way = [(0.0, 0.0), (0.3, 0.0), (0.35, 0.05)]
     one = {
+        "without_direction": 0,
         "loss": [[4 * height * t1 / 0.4] * 3 for t1 in t],
         "path": [{"t1": a, "t2": b, "loss": 4 * height * a / 0.4} for a, b in way],
     }
@@ -139,10 +140,10 @@ def test_loss_surface_has_a_column_a_model(tmp_path, models):
     analysis_plots.loss_surface(loss_surfaces(models), path)
     picture = read(path)
     assert picture.shape[0] == 7 * DPI
-    # Reliefs above, maps below, a path in each: red in every quarter of the height
-    # but the lowest, and from the first column to the last.
-    rows, columns = where(picture, RED, 40)
-    assert {0, 1} <= set((2 * rows) // picture.shape[0])
+    # Reliefs above, maps below, a path in each, from the first column to the last. The
+    # lowest tenth is the legend.
+    rows, columns = where(picture[: round(0.9 * len(picture))], RED, 40)
+    assert {0, 1} == set((2 * rows) // len(picture))
     if len(models) > 1:
         assert np.ptp(columns) > 0.7 * picture.shape[1]
     for edge in (picture[0], picture[-1], picture[:, 0], picture[:, -1]):
@@ -169,6 +170,23 @@ def test_loss_surface_draws_means_on_one_scale(drawn):
     for flat in maps:
         assert list(lines(flat).values()) == [([0, 0.3, 0.35], [0, 0, 0.05])]
         assert flat.collections[0].get_clim() == (0, 2)
+
+
+@pytest.mark.parametrize("value", [None, 0.0])
+def test_a_surface_of_no_numbers_or_of_zeros_is_drawn(tmp_path, value):
+    found = loss_surfaces(["a"])
+    one = found["surfaces"]["a"]
+    one["loss"] = [[value] * 3] * 3
+    one["path"] = [dict.fromkeys(("t1", "t2", "loss"), value)] * 3
+    analysis_plots.loss_surface(found, tmp_path / "surface.png")
+    assert read(tmp_path / "surface.png").shape[0] == 7 * DPI
+
+
+def test_a_surface_says_which_images_have_no_gradient(drawn):
+    found = loss_surfaces(["a"])
+    found["surfaces"]["a"]["without_direction"] = 3
+    panels = drawn(analysis_plots.loss_surface, found)
+    assert panels[0].get_title().endswith("\n3 of 4 images without a gradient")
 
 
 def correlation(models, mean=0.5, sd=0.2):

@@ -13,7 +13,7 @@ from tfadv.reproduction.models import Models
 ROOT = pathlib.Path(__file__).resolve().parents[2] / "configs" / "tables"
 NA2018 = [f"na2018_table{number}" for number in range(1, 11)]
 E2SAD = [f"e2sad2019_table{number}" for number in range(1, 4)]
-ALL = NA2018 + E2SAD
+ALL = [*NA2018, *E2SAD, "e2sad2019_table3_literal"]
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +127,18 @@ def test_no_cell_of_e2sad_is_missing(published):
     } == {"Minimax"}
 
 
+def test_both_tables_of_svhn_are_one_in_print(published):
+    """24/255 of an image in [-1, 1] is 12/255 of what is stored of it, in [0, 1]."""
+    plain = published["e2sad2019_table3"]
+    literal = {
+        (row, attack, 2 * eps, source): number
+        for (row, attack, eps, source), number in published[
+            "e2sad2019_table3_literal"
+        ].items()
+    }
+    assert literal == plain
+
+
 def test_numbers_that_the_paper_of_e2sad_repeats(published):
     """A network under images of its own is the white box of table 1."""
     white, black = published[E2SAD[0]], published[E2SAD[1]]
@@ -203,8 +215,9 @@ def test_every_configuration_of_the_tables_can_be_made(tmp_path):
                     networks[network] = exp.make_model()
                 exp.make_defense(networks[network])
     # Na et al.: 4 on MNIST, 6 on CIFAR-10 and two of them with two other attacks.
-    # e2SAD: 5 on MNIST and one of them with another attack, 4 on SVHN.
-    assert (len(networks), len(made)) == (4, 24)
+    # e2SAD: 5 on MNIST and one of them with another attack, 4 on SVHN, 4 again on
+    # images that are standardised before.
+    assert (len(networks), len(made)) == (5, 28)
 
 
 # --------------------------------------------------------------------- reading a table

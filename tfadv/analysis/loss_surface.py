@@ -11,7 +11,7 @@ from tfadv.attacks import core
 def plane(predict, x, y, attack, *, seed, batch_size):
     """The two directions of the figures, for every image its own.
 
-        g1 = sign(x_adv - x)
+        g1 = sign(x_adv - x), 0 where they differ by rounding alone
         g2 = r - <r, g1> / <g1, g1> g1,  r uniform in {-1, 1}, the same for all models
 
     Args:
@@ -25,7 +25,8 @@ def plane(predict, x, y, attack, *, seed, batch_size):
         g1, g2, both [n, h, w, c] float32.
     """
     x_adv = _craft(attack, predict, x, y, batch_size)
-    g1 = np.sign(x_adv - x)
+    moved = x_adv - x
+    g1 = np.where(np.abs(moved) < 1e-6, 0, np.sign(moved)).astype(np.float32)
     r = tf.sign(core.uniform(x, seed)).numpy()
     return g1, r - _expand(coordinate(r, g1)) * g1
 

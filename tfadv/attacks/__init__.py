@@ -10,6 +10,7 @@ of x (in the l-inf norm for all but `fast_grad_l2`, whose steps are measured in 
 import functools
 
 from tfadv import errors
+from tfadv.attacks.generator import Generator
 from tfadv.attacks.iterative import Iterative
 from tfadv.attacks.noise import RandomNormal, RandomSign
 from tfadv.attacks.pgd import PGD
@@ -36,6 +37,7 @@ ATTACKS = {
     "r_fgsm": RandomStep,
     "r_step_ll": functools.partial(RandomStep, label="least_likely"),
     "virtual": Virtual,
+    "generator": Generator,
     "iter_fgsm": IterFGSM,
     "iter_ll": IterLL,
     "ifgsm": IFGSM,
@@ -60,6 +62,7 @@ __all__ = [
     "NOISE",
     "ONE_STEP",
     "PGD",
+    "Generator",
     "IterFGSM",
     "IterLL",
     "Iterative",

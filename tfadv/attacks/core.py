@@ -15,9 +15,9 @@ from tfadv.errors import lookup
 TARGETED = ("least_likely", "random")
 
 
-def check_eps(eps):
+def check_eps(eps, name="eps"):
     """Raises ValueError unless a plain number `eps` lies in [0, 1]; tensors pass."""
-    _check_unit("eps", eps)
+    _check_unit(name, eps)
 
 
 def check_step_size(step_size):

@@ -45,8 +45,9 @@ class Dataset:
             accuracy during training. With 0, as in the papers, the first test images
             are watched instead; nothing is ever selected by what is watched.
         standardize: whether models take (s + 1) / 2 of each image s = `standardize`
-            in [-1, 1], in place of its pixels. An eps then is half of one in units of
-            s, and an exported model expects such images, too.
+            in [-1, 1], in place of its pixels, before any crop (so that `pad` adds
+            s = -1). An eps then is half of one in units of s, in results and curves as
+            well.
 
     Raises:
         ValueError: a crop larger than the image; a holdout that leaves nothing.
@@ -75,6 +76,15 @@ class Dataset:
     def image_shape(self):
         """(h, w, c) that the model sees."""
         return self.augment.output_shape(self.source.image_shape)
+
+    def describe(self, name):
+        """The images that models take: `cifar10 24x24x3`, `digits 8x8x1 standardised`.
+
+        Args:
+            name: of the source.
+        """
+        shape = "x".join(map(str, self.image_shape))
+        return f"{name} {shape}{' standardised' if self.standardize else ''}"
 
     @property
     def watched_name(self):

@@ -2,6 +2,7 @@
 
 from tfadv import errors
 from tfadv.defenses.adversarial import AdversarialTraining
+from tfadv.defenses.adversarial_network import AdversarialNetwork
 from tfadv.defenses.base import Defense
 from tfadv.defenses.e2sad import E2SAD
 from tfadv.defenses.kurakin import Kurakin
@@ -13,6 +14,7 @@ from tfadv.defenses.unified_embedding import UnifiedEmbedding
 DEFENSES = {
     "standard": Standard,
     "adversarial": AdversarialTraining,
+    "adversarial_network": AdversarialNetwork,
     "e2sad": E2SAD,
     "kurakin": Kurakin,
     "minimax": Minimax,
@@ -28,6 +30,7 @@ def get(name):
 __all__ = [
     "DEFENSES",
     "E2SAD",
+    "AdversarialNetwork",
     "AdversarialTraining",
     "Defense",
     "Kurakin",

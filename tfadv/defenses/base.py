@@ -111,6 +111,11 @@ class Defense(keras.Model):
             )
         return tf.cast(x, tf.float32), tf.cast(tf.reshape(y, [-1]), tf.int32)
 
+    @property
+    def companions(self):
+        """dict from name to the other networks that training leaves to be saved."""
+        return {}
+
     def check_batch(self, batch_size, replicas=1):
         """ValueError where the defence cannot train on batches of this size.
 
@@ -142,7 +147,9 @@ class Defense(keras.Model):
         """
         if not self.label_smoothing:
             return y
-        classes = self.classifier.compute_output_shape(x.shape)[-1]
+        # Not `compute_output_shape`, which subclassed models lack.
+        outputs = self.classifier.compute_output_spec(keras.KerasTensor(x.shape))
+        classes = outputs.shape[-1]
         return losses.soft_labels(y, classes, self.label_smoothing)
 
     def cross_entropy(self, y, logits):

@@ -67,13 +67,14 @@ class E2SAD(Defense):
       entropy of f(x_adv).
 
     In a classifier that computes the same in training as in inference (no batch
-    normalisation, no dropout) and with a one-step attack, the passes that craft are the
-    passes of the loss. Others craft in inference mode and train on the three batches
-    in one pass.
+    normalisation, no dropout) and with an `attacks.SingleStep`, the passes that craft
+    are the passes of the loss. Others craft in inference mode and train on the three
+    batches in one pass.
 
     Args:
-        classifier, label_smoothing, seed: see `Defense`. The paper smooths by 1/4 in
-            all; crafting takes the labels that are trained on.
+        classifier, label_smoothing, seed: see `Defense`. The paper gives the
+            label 3/4, which of 10 classes is `label_smoothing` = 5/18; crafting takes
+            the labels that are trained on.
         attack: the first step; eps is eps1.
         eps2: size of the second step, in the units of x.
         step2: `"entropy"`, `"vat"` or `"literal"`.
@@ -119,10 +120,15 @@ class E2SAD(Defense):
             )
         self.alpha = alpha
         self.dissimilarity_weight = dissimilarity_weight
-        core.check_eps(eps2)
+        core.check_eps(eps2, "eps2")
         self.second = lookup(SECOND_STEPS, step2, "step2")(eps=eps2)
-        self.shares_passes = isinstance(attack, attacks.SingleStep) and not (
-            classifier.non_trainable_variables
+
+    @property
+    def shares_passes(self):
+        """Whether the passes that craft are those of the loss."""
+        # Asked in the step: a classifier that is not built yet has no variables.
+        return isinstance(self.attack, attacks.SingleStep) and not (
+            self.classifier.non_trainable_variables
         )
 
     def train_step(self, data):

@@ -149,7 +149,8 @@ class MixedBatch(Defense):
         def make():
             attack = dataclasses.replace(self.attack, eps=self.draw_eps(count))
             seed = self.step_seed(purpose=0)
-            x_adv = attack(self.logits, x[:count], y[:count], seed=seed)
+            labels = self.targets(x[:count], y[:count])
+            x_adv = attack(self.logits, x[:count], labels, seed=seed)
             return x_adv if stored is None else tf.concat([x_adv, stored], 0)
 
         return tf.cond(delayed, lambda: x[:k], make) if self.delay else make()

@@ -37,8 +37,16 @@ def build(evaluate, *, where):
     return entries
 
 
+def _table(written):
+    """What was written as a table: a name, `generator:PATH` or a table itself."""
+    if not isinstance(written, str):
+        return dict(written)
+    name, colon, path = written.partition(":")
+    return {"name": name, "generator": path} if colon else {"name": name}
+
+
 def _entry(written, eps, where):
-    table = {"name": written} if isinstance(written, str) else dict(written)
+    table = _table(written)
     where = f"{where} attacks"
     if "name" not in table:
         raise UsageError(f"{where}: {written!r} has no key 'name'")

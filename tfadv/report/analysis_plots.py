@@ -115,23 +115,33 @@ def loss_surface(found, path):
     """
     surfaces, n = found["surfaces"], found["num_examples"]
     loss = {name: _numbers(one["loss"]) / n for name, one in surfaces.items()}
-    top = max(np.nanmax(values) for values in loss.values())
+    ways = {
+        name: {
+            "t1": _numbers([point["t1"] for point in one["path"]]),
+            "t2": _numbers([point["t2"] for point in one["path"]]),
+            "loss": _numbers([point["loss"] for point in one["path"]]) / n,
+        }
+        for name, one in surfaces.items()
+    }
+    every = [v.ravel() for v in (*loss.values(), *(w["loss"] for w in ways.values()))]
+    # Of a model that diverged nothing is a number.
+    top = np.nanmax([0.0, *np.concatenate(every)]) or 1.0
     t1, t2 = np.meshgrid(found["t"], found["t"], indexing="ij")
     figure = figures.new(max(4.4, 3.3 * len(loss)), 7)
     for column, (name, values) in enumerate(loss.items()):
-        way = {
-            key: [point[key] for point in surfaces[name]["path"]]
-            for key in ("t1", "t2", "loss")
-        }
+        way = ways[name]
         relief = figure.add_subplot(2, len(loss), column + 1, projection="3d")
         relief.plot_surface(
             *(t1, t2, values), cmap="viridis", vmin=0, vmax=top, alpha=0.8
         )
-        heights = np.divide(way["loss"], n)
-        relief.plot(way["t1"], way["t2"], heights, "o-", color="tab:red", zorder=10)
+        relief.plot(
+            *(way["t1"], way["t2"], way["loss"], "o-"), color="tab:red", zorder=10
+        )
         relief.set_zlim(0, top)
         relief.view_init(elev=28, azim=-125)
-        relief.set_title(_model_text(found, name), fontsize=9)
+        relief.set_title(
+            _model_text(found, name) + _masked_text(surfaces[name], n), fontsize=9
+        )
         relief.set_zlabel("mean loss", fontsize=8)
         flat = figure.add_subplot(2, len(loss), len(loss) + column + 1)
         shades = flat.contourf(
@@ -144,6 +154,9 @@ def loss_surface(found, path):
             clip_on=False,
             label="clean, then the two steps of e2SAD",
         )
+        # No margin but where the path leaves the grid.
+        for limit, key in ((flat.set_xlim, "t1"), (flat.set_ylim, "t2")):
+            limit(np.nanmin([0, *way[key]]), np.nanmax([found["t"][-1], *way[key]]))
         for axes in (relief, flat):
             axes.set_xlabel("t1 (attack)", fontsize=8)
             axes.set_ylabel("t2 (random)", fontsize=8)
@@ -161,6 +174,12 @@ def loss_surface(found, path):
         title_fontsize=8,
     )
     figures.save(figure, path)
+
+
+def _masked_text(one, n):
+    """Says how many images have no gradient, which makes a surface look flat."""
+    count = one["without_direction"]
+    return f"\n{count} of {n} images without a gradient" if count else ""
 
 
 def _accuracies(axes, runs, label, eps, number):

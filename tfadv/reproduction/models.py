@@ -178,12 +178,12 @@ def _check_needs(built, init, stored):
             "`stored` in the table names the model whose images a configuration with "
             "[stored] mixes in: give both or neither"
         )
-    for needed, sections in ((init, ("model", "data")), (stored, ("data",))):
+    both = ("model", "data", "optimizer")
+    for needed, sections in ((init, both), (stored, ("data",))):
         if needed is None:
             continue
         theirs, ours = (
-            _images_and_network(exp.config, sections)
-            for exp in (needed.experiment, built)
+            _what_must_agree(exp.config, sections) for exp in (needed.experiment, built)
         )
         for key, was, now in config.differences(theirs, ours):
             raise UsageError(
@@ -198,9 +198,13 @@ def _check_needs(built, init, stored):
         )
 
 
-def _images_and_network(resolved, sections):
-    images = {key: resolved["data"][key] for key in data.SHAPING}
-    return {s: images if s == "data" else resolved[s] for s in sections}
+def _what_must_agree(resolved, sections):
+    parts = {
+        "data": {key: resolved["data"].get(key) for key in data.SHAPING},
+        "model": resolved["model"],
+        "optimizer": {"name": resolved["optimizer"]["name"]},
+    }
+    return {section: parts[section] for section in sections}
 
 
 def in_order(wanted):

@@ -387,9 +387,9 @@ def _identity(key):
 
 
 def _images(trainable):
-    """What tells the images that it takes from others, such as `cifar10 24x24x3`."""
+    """What tells the images that it takes from others; see `Dataset.describe`."""
     exp = trainable.experiment
-    return f"{exp.config['data']['name']} {'x'.join(map(str, exp.dataset.image_shape))}"
+    return exp.dataset.describe(exp.config["data"]["name"])
 
 
 def _size(trainable):

@@ -1,0 +1,189 @@
+"""Wang & Yu 2019: a classifier and a generator of perturbations against each other."""
+
+from typing import Literal
+
+import keras
+import tensorflow as tf
+
+from tfadv import attacks
+from tfadv.attacks.generator import inputs_of
+from tfadv.defenses.base import Defense
+
+# Below, a finite difference in float32 is mostly rounding.
+LEAST_DIFFERENCE = 1e-4
+
+
+class AdversarialNetwork(Defense):
+    """min over D and max over G of F, a game of a classifier and a generator.
+
+        F = mean J(D(x), y) + lambda mean J(D(x + eps G(x)), y)
+
+    For every batch:
+
+        generator_steps times:  G goes up lambda mean J(D(x + eps G(x)), y)
+        once:  D goes down F + gamma / 2 * |v|^2,  v = dF / dphi
+
+    with phi the weights of G. The second term keeps G from gaining much by the step of
+    D. Its gradient is a Hessian times a vector, gamma * d^2F / dtheta dphi * v:
+
+    - `"finite_difference"`: gamma * (dF/dtheta at phi + h v - dF/dtheta at phi) / h;
+    - `"exact"`: by differentiating twice;
+    - `"none"`: left out.
+
+    D sees clean and perturbed images in two passes, whose batch statistics are not
+    mixed; only these two move its moving statistics. Perturbed images are not clipped
+    here, as in the paper, and as an attack (`attacks.Generator`) they are.
+
+    Args:
+        classifier, label_smoothing, seed: see `Defense`.
+        generator: G, a network of `models.generators`.
+        eps: of the perturbation, in the units of x.
+        generator_steps: steps of G on the batch before that of D.
+        adversarial_weight: lambda, not negative.
+        gradient_weight: gamma, not negative.
+        regularizer: `"finite_difference"`, `"exact"` or `"none"`.
+        gradient_sign: `"paper"`, or `"code"`: the released code has the other sign and
+            rewards a large |v|.
+        difference_step: h; None means a tenth of the generator's learning rate. Never
+            less than 1e-4.
+
+    Raises:
+        ValueError: an argument out of range.
+
+    Source: Wang & Yu 2019, eq. 4, 5 and section 3.2.
+    """
+
+    def __init__(
+        self,
+        classifier,
+        *,
+        generator,
+        eps: float,
+        generator_steps: int = 5,
+        adversarial_weight: float = 1.0,
+        gradient_weight: float = 0.01,
+        regularizer: Literal[
+            "finite_difference", "exact", "none"
+        ] = "finite_difference",
+        gradient_sign: Literal["paper", "code"] = "paper",
+        difference_step: float | None = None,
+        label_smoothing: float = 0.0,
+        seed: int = 0,
+        name=None,
+    ):
+        super().__init__(
+            classifier,
+            attack=attacks.Generator(eps=eps, generator=generator),
+            label_smoothing=label_smoothing,
+            seed=seed,
+            name=name,
+        )
+        if generator_steps < 1:
+            raise ValueError(
+                f"`generator_steps` must be at least 1; received {generator_steps}"
+            )
+        for key, value in (
+            ("adversarial_weight", adversarial_weight),
+            ("gradient_weight", gradient_weight),
+            ("difference_step", difference_step),
+        ):
+            if value is not None and value < 0:
+                raise ValueError(f"`{key}` must not be negative; received {value}")
+        self.generator = generator
+        self.eps = eps
+        self.generator_steps = generator_steps
+        self.adversarial_weight = adversarial_weight
+        self.regularizer = regularizer
+        self.signed_weight = gradient_weight * (1 if gradient_sign == "paper" else -1)
+        self.difference_step = difference_step
+
+    def compile(self, optimizer="sgd", *, generator_optimizer="adam", **kwargs):
+        """As `Defense.compile`, with an optimizer for the generator."""
+        super().compile(optimizer, **kwargs)
+        self.generator_optimizer = keras.optimizers.get(generator_optimizer)
+        self.generator_optimizer.build(self.generator.trainable_variables)
+
+    @property
+    def companions(self):
+        return {"generator": self.generator}
+
+    def train_step(self, data):
+        x, y = self.unpack(data)
+        for number in range(self.generator_steps):
+            self.strengthen(x, y, self.step_seed(number))
+        inputs = inputs_of(self.generator, x, y, self.step_seed(self.generator_steps))
+        with tf.GradientTape() as tape:
+            logits = self.classifier(x, training=True)
+            with tf.GradientTape() as inner:
+                x_adv = x + self.eps * frozen(self.generator, inputs)
+                logits_adv = self.classifier(x_adv, training=True)
+                adversarial = self.adversarial_loss(y, logits_adv)
+            loss = self.regularized(
+                tf.reduce_mean(self.cross_entropy(y, logits)) + adversarial
+            )
+            if self.regularizer == "exact":
+                total = loss + self.exact_penalty(inner, adversarial)
+            elif self.regularizer == "finite_difference":
+                with tape.stop_recording():
+                    h, x_shifted = self.shifted(inner, adversarial, x, inputs)
+                logits_shifted = frozen(self.classifier, x_shifted)
+                shifted = self.adversarial_loss(y, logits_shifted)
+                total = loss + self.signed_weight / h * (shifted - adversarial)
+            else:
+                total = loss
+        self.descend(tape, total)
+        return self.finish(loss, clean=(y, logits), adversarial=(y, logits_adv))
+
+    def strengthen(self, x, y, seed):
+        """One step of G up the loss of D on perturbed images; D stays as it is."""
+        inputs = inputs_of(self.generator, x, y, seed)
+        with tf.GradientTape() as tape:
+            x_adv = x + self.eps * self.generator(inputs, training=True)
+            loss = -self.adversarial_loss(y, frozen(self.classifier, x_adv))
+        self.descend(
+            tape, loss, self.generator.trainable_variables, self.generator_optimizer
+        )
+
+    def adversarial_loss(self, y, logits):
+        """lambda mean J: the part of F that depends on G."""
+        return self.adversarial_weight * tf.reduce_mean(self.cross_entropy(y, logits))
+
+    def exact_penalty(self, tape, adversarial):
+        """What has the gradient of gamma / 2 |v|^2 in the weights of D."""
+        v = tape.gradient(adversarial, self.generator.trainable_variables)
+        pairs = zip(v, self.everywhere(v), strict=True)
+        along = [tf.reduce_sum(one * tf.stop_gradient(all_)) for one, all_ in pairs]
+        return self.signed_weight * tf.add_n(along)
+
+    def shifted(self, tape, adversarial, x, inputs):
+        """h, and the images that G perturbs with the weights phi + h v."""
+        phi = self.generator.trainable_variables
+        v = self.everywhere(tape.gradient(adversarial, phi))
+        h = self.difference_step
+        if h is None:
+            h = tf.cast(self.generator_optimizer.learning_rate, tf.float32) / 10
+        h = tf.maximum(h, LEAST_DIFFERENCE)
+        moved = [p + h * one for p, one in zip(phi, v, strict=True)]
+        return h, x + self.eps * frozen(self.generator, inputs, moved)
+
+    def everywhere(self, gradients):
+        """Gradients of the mean over all replicas."""
+        if self.distribute_strategy.num_replicas_in_sync == 1:
+            return gradients
+        context = tf.distribute.get_replica_context()
+        return context.all_reduce(tf.distribute.ReduceOp.MEAN, gradients)
+
+
+def frozen(model, x, weights=None):
+    """The model in training mode on x, without moving its statistics.
+
+    Args:
+        model: a built `keras.Model`.
+        x: its input.
+        weights: values for its trainable variables; None for those it has.
+    """
+    weights = model.trainable_variables if weights is None else weights
+    outputs, _ = model.stateless_call(
+        weights, model.non_trainable_variables, x, training=True
+    )
+    return outputs
