@@ -105,7 +105,8 @@ def _loss_surface(
             f"--eps1 must be positive: it makes the first axis; received {eps1:g}"
         )
     try:
-        core.check_eps(eps1, "eps1"), core.check_eps(eps2, "eps2")
+        core.check_eps(eps1, "eps1")
+        core.check_eps(eps2, "eps2")
         attack = attacks.get(direction)(
             eps=eps1, **({"steps": steps} if direction == "ifgsm" else {})
         )

@@ -179,6 +179,24 @@ def build(tables, *, replicas=1):
     )
 
 
+# Sections that a run must share with one that it goes on from.
+SHARED = ("model", "data", "optimizer")
+
+
+def shared_with_origin(resolved, sections=SHARED):
+    """What must be equal where a run goes on from another, or takes images made for it.
+
+    Args:
+        resolved: dict of tables, of `Experiment.config` or of a workdir.
+        sections: some of `SHARED`.
+    """
+    found = {section: resolved.get(section, {}) for section in sections}
+    for section, keys in (("data", data.SHAPING), ("optimizer", ("name",))):
+        if section in found:
+            found[section] = {key: found[section].get(key) for key in keys}
+    return found
+
+
 def _check_parts(defense, given, name, where):
     """UsageError where a defence lacks what it trains against, or has what it cannot.
 

@@ -77,8 +77,8 @@ def load(path, adapter=None):
     return adapter.wrap(_from_saved_model(loaded, path))
 
 
-def load_keras(path):
-    """The `keras.Model` in a file.
+def load_keras(path, what="model", expected="a .keras file or a SavedModel"):
+    """The `keras.Model` in a file; `what` and `expected` are words for messages.
 
     Raises:
         UsageError: there is no file at `path`.
@@ -86,16 +86,16 @@ def load_keras(path):
     """
     path = pathlib.Path(path)
     if not path.is_file():
-        raise UsageError(f"no model at {path}: expected a .keras file or a SavedModel")
+        raise UsageError(f"no {what} at {path}: expected {expected}")
     try:
         return keras.models.load_model(path, compile=False)
     except Exception as error:  # Keras raises many kinds for a damaged file.
-        raise _cannot_load(path, error) from None
+        raise _cannot_load(path, error, what) from None
 
 
-def _cannot_load(path, error):
+def _cannot_load(path, error, what="model"):
     return RunError(
-        f"cannot load the model {path}: {str(error).strip().splitlines()[0]}"
+        f"cannot load the {what} {path}: {str(error).strip().splitlines()[0]}"
     )
 
 

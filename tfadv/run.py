@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from tfadv import attacks, config, craft, data, distribution, experiment, predictor
+from tfadv import attacks, config, craft, distribution, experiment, predictor
 from tfadv.attacks import core
 from tfadv.data import pipeline
 from tfadv.data.adversarial import StoredImages
@@ -140,20 +140,14 @@ def _origin(exp):
     origin = Workdir(exp.train.init_from)
     theirs, ours = origin.read_config(), _as_json(exp.config)
     origin.trained_model()
-    for section, keys in (
-        ("model", None),
-        ("data", data.SHAPING),
-        ("optimizer", ("name",)),
+    for key, was, now in config.differences(
+        experiment.shared_with_origin(theirs), experiment.shared_with_origin(ours)
     ):
-        there, here = theirs.get(section, {}), ours[section]
-        for key in keys or sorted({*there, *here}):
-            was, now = there.get(key), here.get(key)
-            if was != now:
-                raise UsageError(
-                    f"train.init_from: {origin.path} has {section}.{key} = {was!r}, "
-                    f"this run has {now!r}: it can only go on from the same network "
-                    "and optimizer on the same images"
-                )
+        raise UsageError(
+            f"train.init_from: {origin.path} has {key} = {was!r}, this run has "
+            f"{now!r}: it can only go on from the same network and optimizer on the "
+            "same images"
+        )
     step = theirs.get("train", {}).get("steps", 0)
     if step >= exp.train.steps:
         raise UsageError(

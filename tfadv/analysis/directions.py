@@ -43,14 +43,19 @@ def _gradient_sign(predict, x, y, label, batch_size):
 
         return tf.sign(core.input_gradient(predict, x, ascended))
 
-    sign = compiled(sign, x, y)
-    return np.concatenate([sign(x[p], y[p]).numpy() for p in parts(len(x), batch_size)])
+    return in_parts(compiled(sign, x, y), batch_size, x, y)
 
 
 def compiled(function, *examples):
     """`function` of arrays like `examples` as one graph for every number of images."""
     specs = [tf.TensorSpec((None, *e.shape[1:]), e.dtype) for e in examples]
     return tf.function(function).get_concrete_function(*specs)
+
+
+def in_parts(call, batch_size, *arrays):
+    """`call` of arrays [n, ...] in batches of at most `batch_size`, as one array."""
+    found = (call(*(a[p] for a in arrays)) for p in parts(len(arrays[0]), batch_size))
+    return np.concatenate([part.numpy() for part in found])
 
 
 def parts(n, batch_size):

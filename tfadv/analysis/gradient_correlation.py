@@ -72,8 +72,7 @@ def correlations(predict, x, y, moves, grid=GRID, *, batch_size, desc=""):
         lambda x, y: core.input_gradient(predict, x, lambda o: against(y, o)), x, y
     )
     sizes = np.asarray(grid)
-    parts = directions.parts(len(x), batch_size)
-    clean = np.concatenate([gradient(x[p], y[p]).numpy() for p in parts])
+    clean = directions.in_parts(gradient, batch_size, x, y)
     found = {pair: [] for pair in PAIRS}
     for j, i in directions.grid(len(sizes), len(x), batch_size, desc):
         at = {

@@ -93,24 +93,13 @@ def path(predict, x, y, g1, g2, steps, *, batch_size):
 
 
 def _craft(attack, predict, x, y, batch_size):
-    return _in_parts(lambda x, y: attack(predict, x, y), batch_size, x, y)
+    call = directions.compiled(lambda x, y: attack(predict, x, y), x, y)
+    return directions.in_parts(call, batch_size, x, y)
 
 
 def _losses(predict, x, y, batch_size):
-    found = _in_parts(
-        lambda x, y: losses.cross_entropy(y, predict(x)), batch_size, x, y
-    )
-    return found.astype(np.float64)
-
-
-def _in_parts(function, batch_size, *arrays):
-    call = directions.compiled(function, *arrays)
-    return np.concatenate(
-        [
-            call(*(a[p] for a in arrays)).numpy()
-            for p in directions.parts(len(arrays[0]), batch_size)
-        ]
-    )
+    call = directions.compiled(lambda x, y: losses.cross_entropy(y, predict(x)), x, y)
+    return directions.in_parts(call, batch_size, x, y).astype(np.float64)
 
 
 def _expand(values):

@@ -2,13 +2,13 @@
 
 import dataclasses
 import functools
-import pathlib
 
 import keras
 import tensorflow as tf
 
+from tfadv import predictor
 from tfadv.attacks import core
-from tfadv.errors import RunError, UsageError
+from tfadv.errors import UsageError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,13 +74,7 @@ def inputs_of(network, x, y, seed=None):
 
 @functools.cache
 def _load(path):
-    if not pathlib.Path(path).is_file():
-        raise UsageError(f"no generator at {path}: expected a .keras file")
-    try:
-        network = keras.models.load_model(path, compile=False)
-    except Exception as error:  # Keras raises many kinds for a damaged file.
-        line = str(error).strip().splitlines()[0]
-        raise RunError(f"cannot load the generator {path}: {line}") from None
+    network = predictor.load_keras(path, "generator", "a .keras file")
     return _checked(network, path)
 
 

@@ -49,9 +49,13 @@ class AdversarialTraining(Defense):
             )
         self.alpha = alpha
 
+    def craft(self, x, y):
+        """x_adv of the whole batch, as a constant, for the labels trained on."""
+        return self.attack(self.logits, x, self.targets(x, y), seed=self.step_seed(0))
+
     def train_step(self, data):
         x, y = self.unpack(data)
-        x_adv = self.attack(self.logits, x, self.targets(x, y), seed=self.step_seed(0))
+        x_adv = self.craft(x, y)
         if self.alpha == 0:
             return self._adversarial_only(x_adv, y)
         with tf.GradientTape() as tape:

@@ -2,10 +2,10 @@
 
 import tensorflow as tf
 
-from tfadv.defenses.base import Defense
+from tfadv.defenses.adversarial import AdversarialTraining
 
 
-class Minimax(Defense):
+class Minimax(AdversarialTraining):
     """L = alpha * mean J(x, y)
         + (1 - alpha) * mean_i [J(x_adv_i, y_i) + gradient_weight * |g_i|]
 
@@ -21,9 +21,7 @@ class Minimax(Defense):
     for MNIST (0.3, 256). Clean and adversarial images share one pass.
 
     Args:
-        classifier, label_smoothing, seed: see `Defense`; crafting takes the labels
-            that are trained on.
-        attack: which makes x_adv of the whole batch.
+        classifier, attack, label_smoothing, seed: see `AdversarialTraining`.
         alpha: share of the clean loss, in [0, 1); 0 as in eq. 5, the paper's own runs
             mix without saying how.
         gradient_weight: of |g_i|; None means eps / 2 with the eps of the attack.
@@ -48,25 +46,20 @@ class Minimax(Defense):
         super().__init__(
             classifier,
             attack=attack,
+            alpha=alpha,
             label_smoothing=label_smoothing,
             seed=seed,
             name=name,
         )
-        if not 0 <= alpha < 1:
-            raise ValueError(
-                f"`alpha`, the share of the clean loss, must be in [0, 1); received "
-                f"{alpha}"
-            )
         if gradient_weight is not None and gradient_weight < 0:
             raise ValueError(
                 f"`gradient_weight` must not be negative; received {gradient_weight}"
             )
-        self.alpha = alpha
         self.gradient_weight = gradient_weight
 
     def train_step(self, data):
         x, y = self.unpack(data)
-        x_adv = self.attack(self.logits, x, self.targets(x, y), seed=self.step_seed(0))
+        x_adv = self.craft(x, y)
         weight = self.gradient_weight
         if weight is None:
             weight = self.attack.eps / 2

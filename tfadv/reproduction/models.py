@@ -6,7 +6,7 @@ import hashlib
 import json
 import pathlib
 
-from tfadv import config, data, experiment, run
+from tfadv import config, experiment, run
 from tfadv.errors import UsageError
 from tfadv.workdir import Workdir
 
@@ -178,12 +178,12 @@ def _check_needs(built, init, stored):
             "`stored` in the table names the model whose images a configuration with "
             "[stored] mixes in: give both or neither"
         )
-    both = ("model", "data", "optimizer")
-    for needed, sections in ((init, both), (stored, ("data",))):
+    for needed, sections in ((init, experiment.SHARED), (stored, ("data",))):
         if needed is None:
             continue
         theirs, ours = (
-            _what_must_agree(exp.config, sections) for exp in (needed.experiment, built)
+            experiment.shared_with_origin(exp.config, sections)
+            for exp in (needed.experiment, built)
         )
         for key, was, now in config.differences(theirs, ours):
             raise UsageError(
@@ -196,15 +196,6 @@ def _check_needs(built, init, stored):
             f"{built.train.steps} leave none: let it start from fewer `steps`, or "
             "shorten the table less (--fraction)"
         )
-
-
-def _what_must_agree(resolved, sections):
-    parts = {
-        "data": {key: resolved["data"].get(key) for key in data.SHAPING},
-        "model": resolved["model"],
-        "optimizer": {"name": resolved["optimizer"]["name"]},
-    }
-    return {section: parts[section] for section in sections}
 
 
 def in_order(wanted):
