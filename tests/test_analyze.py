@@ -306,3 +306,20 @@ def test_the_binary(runs, tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {runs[0]} has no row of step_ll at eps 0.5.")
     assert done.stderr.count("\n") == 1
+
+
+def test_an_analysis_looks_at_images_one_by_one(tmp_path, monkeypatch):
+    """Whatever the evaluation of a run does, and whatever it was asked for."""
+    batch = {"evaluate": {"bn_eval": "batch"}}
+    path = finished(tmp_path / "a", 1, 1e-2, 400, **batch)
+    opened, real = [], analyze.open_models
+
+    def note(*args, **options):
+        opened.extend(real(*args, **options).values())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(analyze, "open_models", note)
+    for changes in ({}, {"changes": Config().merged(batch, "--set")}):
+        with pytest.raises(KeyboardInterrupt):
+            analyze.analyze("logit_curves", [path], tmp_path / "out", options=changes)
+    assert [model.evaluate.bn_eval for model in opened] == ["moving", "moving"]

@@ -391,6 +391,14 @@ def test_an_evaluation_of_nothing(fields, message):
         config.Evaluate(**fields)
 
 
+def test_whole_batches_need_as_many_images():
+    message = "must be at most `num_examples`, 63; received 64"
+    with pytest.raises(ValueError, match=message):
+        config.Evaluate(bn_eval="batch", batch_size=64, num_examples=63)
+    for fields in ({"num_examples": 64}, {}, {"num_examples": 63, "bn_eval": "moving"}):
+        config.Evaluate(**{"bn_eval": "batch", "batch_size": 64} | fields)
+
+
 def scheduled(boundaries=(400, 48_000), delay=3910, steps=94_000):
     return config.Config(
         {
@@ -481,9 +489,11 @@ def test_scaled(step, fraction, expected):
 def test_shortened_scales_what_batch_normalisation_averages_over(
     momentum, steps, expected
 ):
-    tables = {"model": {"bn_momentum": momentum}, "train": {"steps": 1000}}
+    table = {"bn_momentum": momentum}
+    tables = {"model": table, "generator": table, "train": {"steps": 1000}}
     short = config.shortened(config.Config(tables), steps)
-    assert short["model"] == pytest.approx({"bn_momentum": expected}, abs=1e-12)
+    for section in ("model", "generator"):
+        assert short[section] == pytest.approx({"bn_momentum": expected}, abs=1e-12)
 
 
 @pytest.mark.parametrize("momentum", ["a", 0, 1, 0.0, 1.0, True])
@@ -588,3 +598,25 @@ def test_another_type_of_source_is_left_to_bind(write):
     loaded = config.load(write("a.toml", "[stored]\nsource = 3"))
     message = error_of(config.build, config.Stored, loaded["stored"], where="w")
     assert "w source: expected str, received 3" in message
+
+
+def test_configurations_of_sources_are_relative_to_the_file_that_names_them(
+    write, tmp_path
+):
+    write("sub/base.toml", "[sources]\nconfigs = ['../a.toml', 'b.toml']")
+    found = config.load(write("heir.toml", "base = 'sub/base.toml'"))["sources"]
+    expected = [tmp_path / "sub/../a.toml", tmp_path / "sub/b.toml"]
+    assert found == {"configs": list(map(str, expected))}
+
+
+@pytest.mark.parametrize(
+    ("factory", "table", "message"),
+    [
+        (config.Sources, {}, "`paths` (workdirs) or `configs` (files) must name"),
+        (config.Sources, {"configs": 3}, "configs[0]: expected str"),
+        (config.Crafted, {"attacks": [], "eps": 0.1}, "`attacks` must name at least"),
+        (config.Crafted, {"attacks": ["pgd"]}, "missing key 'eps'"),
+    ],
+)
+def test_sources_and_copies_that_are_none(factory, table, message):
+    assert message in error_of(config.build, factory, table, where="f.toml [x]")

@@ -250,6 +250,131 @@ def test_standardising_is_resolved_where_it_is_on():
     assert built.config["data"]["standardize"] is True
 
 
+SVHN = ("data.name=svhn_cropped", "data.extra=80000")
+
+
+def test_extra_images_are_resolved_where_there_are_any():
+    """Runs from before them are what they were."""
+    assert "extra" not in experiment.build(load("standard", SVHN[0])).config["data"]
+    built = experiment.build(load("standard", *SVHN))
+    assert built.config["data"]["extra"] == 80_000
+    assert built.dataset.train_size == 153_257
+    again = experiment.build(json.loads(json.dumps(built.config)))
+    assert again.config["data"] == built.config["data"]
+
+
+def test_batches_may_be_as_large_as_what_is_trained_on():
+    make(load("standard", *SVHN, "train.batch_size=153257"))
+    with pytest.raises(UsageError, match="at most the 153257 training images"):
+        make(load("standard", *SVHN, "train.batch_size=153258"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.extra=1"], "[data]: `extra` must be 0 where the data set has no split"),
+        ([*SVHN, "data.extra=531132"], "[data]: `extra` must be from 0 to 531131"),
+        ([*SVHN, "data.extra=1.5"], "[data] extra: expected int, received 1.5"),
+    ],
+)
+def test_extra_images_that_cannot_be(overrides, message):
+    with pytest.raises(UsageError) as caught:
+        experiment.build(load("standard", *overrides))
+    text = str(caught.value)
+    assert message in text
+    assert "\n" not in text
+
+
+def test_statistics_of_batches_are_resolved_where_they_are_asked_for():
+    """What older runs were measured with is what they find themselves to be."""
+    moving = experiment.build(load("standard"))
+    assert "bn_eval" not in moving.config["evaluate"]
+    assert moving.evaluate.bn_eval == "moving"
+    written = experiment.build(load("standard", "evaluate.bn_eval=moving"))
+    assert written.config == moving.config
+    batch = experiment.build(load("standard", "evaluate.bn_eval=batch"))
+    assert batch.evaluate.bn_eval == "batch"
+    expected = moving.config["evaluate"] | {"bn_eval": "batch"}
+    assert batch.config == moving.config | {"evaluate": expected}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["evaluate.bn_eval=bacth"], "bn_eval: 'bacth' is none of 'moving', 'batch'"),
+        (
+            ["evaluate.bn_eval=batch", "evaluate.num_examples=100"],
+            "[evaluate]: with `bn_eval` = 'batch' only whole batches count",
+        ),
+        (
+            # Two of its layers are for training only.
+            ["evaluate.bn_eval=batch", "data.name=mnist", "model.name=eat_a"],
+            "[model]: bn_eval = 'batch' runs the model in training mode",
+        ),
+    ],
+)
+def test_statistics_of_batches_that_cannot_be_had(overrides, message):
+    with pytest.raises(UsageError) as caught:
+        make(load("standard", *overrides))
+    text = str(caught.value)
+    assert message in text
+    assert "\n" not in text
+
+
+def test_sources_and_copies_are_resolved():
+    built = experiment.build(load("ensemble_static", "crafted.eps=1/4"))
+    file = str(CONFIGS / "standard.toml")
+    assert built.config["sources"] == {"paths": (), "configs": (file,)}
+    attacks_ = ("fgsm_pred", "pgd", "step_ll")
+    assert built.config["crafted"] == {"attacks": attacks_, "eps": 0.25}
+    assert [entry.name for entry in built.crafted] == list(attacks_)
+    assert built.crafted[1].attack == attacks.PGD(eps=0.25)
+
+
+SOURCE = "sources.paths=['a']"
+
+
+@pytest.mark.parametrize(
+    ("method", "overrides", "message"),
+    [
+        ("standard", [SOURCE], "neither the defence 'standard' nor a table [crafted]"),
+        (
+            "standard",
+            ["crafted.attacks=pgd", "crafted.eps=0.1"],
+            "[crafted] needs finished models: add a table [sources]",
+        ),
+        (
+            "standard",
+            ["defense.name=generator_attack", "defense.eps=0.1", "generator.name=g1"],
+            "'generator_attack' needs finished models: add a table [sources]",
+        ),
+        (
+            "standard",
+            ["defense.name=ensemble", "attack.name=step_ll", "attack.eps=0.1"],
+            "the defence 'ensemble' needs finished models",
+        ),
+        (
+            "generator_attack",
+            ["sources.paths=['a', 'b']"],
+            "is about one finished model; received 2",
+        ),
+        (
+            "generator_attack",
+            ["generator_optimizer.name=adam"],
+            "'generator_attack' has no use for it: leave [generator_optimizer] out",
+        ),
+        ("ensemble_static", ["data.crop=6"], "[crafted]: copies are made of whole"),
+        ("ensemble_static", ["crafted.attacks=pgdd"], "unknown attack 'pgdd'"),
+        ("ensemble_static", ["crafted.eps=3"], "[crafted] attacks fgsm_pred: "),
+        ("ensemble_static", ["crafted.attacks=generator"], "is not made for a source"),
+    ],
+)
+def test_sources_and_copies_that_cannot_be(method, overrides, message):
+    with pytest.raises(UsageError) as caught:
+        experiment.build(load(method, *overrides))
+    assert message in str(caught.value)
+
+
 def test_images_are_standardised_once():
     overrides = ["data.name=mnist", "data.standardize=true", "model.name=e2sad_svhn"]
     with pytest.raises(UsageError, match=r"\[model\]: `standardize` is on here and in"):
@@ -326,6 +451,7 @@ def test_stored_images_are_resolved():
         ("cascade", ["stored.max_eps=0.1"], "`max_eps` must be whole pixels"),
         ("cascade", ["stored.eps=0.1"], "unknown key 'eps'"),
         ("cascade", ["data.standardize=true"], "stored images are pixels"),
+        ("cascade", SVHN, "are made of the training split alone, and `extra` in"),
         ("cascade", ["defense.stored=33"], "`stored` must be at most the 32"),
     ],
 )

@@ -4,6 +4,7 @@ import pytest
 import tensorflow as tf
 
 from tfadv import attacks, models, predictor
+from tfadv.attacks import core
 from tfadv.errors import RunError, UsageError
 from tfadv.export import export
 from tfadv.predictor import Adapter
@@ -205,3 +206,179 @@ def test_check_outputs_refuses_other_sizes(classifier, tmp_path, save, size):
 
 def test_check_outputs_takes_positive_logits(x):
     predictor.check_outputs(lambda x: tf.fill([len(x), 10], 1.0), x, 10)
+
+
+# Batch normalisation by the statistics of the batch.
+
+
+GAMMA, BETA = np.array([2.0, 1.0]), np.array([0.0, -1.0])
+PIXELS = np.array([[0.0, 0.5], [0.25, 1.0], [0.75, 0.25], [1.0, 0.25]], np.float32)
+
+
+def normalizing(**options):
+    """Images [n, 1, 2, 1] to GAMMA * normalised pixels + BETA, as logits [n, 2].
+
+    Its moving means are 0.5 and 0.25, its moving variances 4 and 1.
+    """
+    layer = keras.layers.BatchNormalization(epsilon=1e-3, **options)
+    model = keras.Sequential([keras.Input((1, 2, 1)), keras.layers.Flatten(), layer])
+    layer.set_weights([GAMMA, BETA, np.array([0.5, 0.25]), np.array([4.0, 1.0])])
+    return model
+
+
+def images(pixels):
+    return tf.constant(pixels.reshape(-1, 1, 2, 1))
+
+
+def by_batch(pixels):
+    """The logits by hand: mean and variance are those of the pixels given."""
+    deviation = np.sqrt(pixels.var(axis=0) + 1e-3)
+    return GAMMA * (pixels - pixels.mean(axis=0)) / deviation + BETA
+
+
+@pytest.mark.parametrize("save", [save_keras, save_h5])
+def test_logits_by_the_statistics_of_the_batch(tmp_path, save):
+    path = save(normalizing(), tmp_path / "model")
+    predict = predictor.load(path, bn="batch")
+    for part in (PIXELS, PIXELS[1:3]):
+        np.testing.assert_allclose(predict(images(part)), by_batch(part), atol=1e-5)
+    moving = GAMMA * (PIXELS - [0.5, 0.25]) / np.sqrt([4.001, 1.001]) + BETA
+    for given in ({}, {"bn": "moving"}):
+        found = predictor.load(path, **given)(images(PIXELS))
+        np.testing.assert_allclose(found, moving, atol=1e-5)
+
+
+def test_the_adapter_stands_before_the_statistics(tmp_path):
+    path = save_keras(normalizing(), tmp_path / "model")
+    predict = predictor.load(path, Adapter(input_range=(-1.0, 1.0)), bn="batch")
+    found = predict(images(PIXELS))
+    np.testing.assert_allclose(found, by_batch(2 * PIXELS - 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("depth", [0, 2])
+def test_a_frozen_layer_takes_the_statistics_of_the_batch_too(tmp_path, whole, depth):
+    model = normalizing()
+    (model if whole else model.layers[-1]).trainable = False
+    for _ in range(depth):
+        model = keras.Sequential([keras.Input((1, 2, 1)), model])
+    predict = predictor.load(save_keras(model, tmp_path / "model"), bn="batch")
+    np.testing.assert_allclose(predict(images(PIXELS)), by_batch(PIXELS), atol=1e-5)
+
+
+def test_a_gradient_sees_the_statistics_of_the_batch(tmp_path):
+    """The normalised values of a batch add up to 0 whatever they are: no gradient."""
+    predict = predictor.load(save_keras(normalizing(), tmp_path / "model"), bn="batch")
+    gradient = core.input_gradient(predict, images(PIXELS), lambda z: z[:, 0])
+    np.testing.assert_allclose(gradient, np.zeros([4, 1, 2, 1]), atol=1e-5)
+    # That of the first image alone: with s the deviation and u the normalised value,
+    # gamma / s * (1 - 1 / 4 - u_1^2 / 4) at itself.
+    one = core.input_gradient(
+        predict, images(PIXELS), lambda z: z[:, 0] * [1.0, 0.0, 0.0, 0.0]
+    )
+    deviation = np.sqrt(PIXELS[:, 0].var() + 1e-3)
+    u = (PIXELS[0, 0] - PIXELS[:, 0].mean()) / deviation
+    expected = 2 / deviation * (3 / 4 - u**2 / 4)
+    np.testing.assert_allclose(one[0, 0, 0, 0], expected, rtol=1e-4)
+
+
+def test_a_network_is_as_in_training_and_its_statistics_stay(tmp_path, monkeypatch):
+    loaded, load_keras = [], predictor.load_keras
+
+    def note(path):
+        loaded.append(load_keras(path))
+        return loaded[-1]
+
+    monkeypatch.setattr(predictor, "load_keras", note)
+    model = models.resnet_cifar((8, 8, 1), 10, depth=8)
+    predict = predictor.load(save_keras(model, tmp_path / "model"), bn="batch")
+    x = tf.constant(np.random.default_rng(0).random((6, 8, 8, 1), np.float32))
+    y = tf.constant([0, 1, 2, 3, 4, 5])
+    before = [w.copy() for w in loaded[0].get_weights()]
+    logits = predict(x)
+    # As compiled, and inside the loop of an attack, too.
+    attack = tf.function(lambda x: attacks.PGD(eps=0.1, steps=3)(predict, x, y, seed=1))
+    x_adv = attack(x)
+    np.testing.assert_allclose(tf.function(predict)(x), logits, atol=1e-4)
+    for was, now in zip(before, loaded[0].get_weights(), strict=True):
+        np.testing.assert_array_equal(was, now)
+    # This one moves statistics and gives the same logits.
+    np.testing.assert_allclose(logits, model(x, training=True), atol=1e-4)
+    assert np.abs(logits - predictor.load(tmp_path / "model.keras")(x)).max() > 0.1
+    assert 0 < np.abs(x_adv - x).max() <= 0.1 + 1e-6
+
+
+@pytest.mark.parametrize("bn", ["moving", "batch"])
+def test_a_model_without_batch_normalisation_is_what_it_is(classifier, x, tmp_path, bn):
+    predict = predictor.load(save_keras(classifier, tmp_path / "model"), bn=bn)
+    np.testing.assert_allclose(predict(x), classifier(x), atol=1e-6)
+
+
+def noisy(layer):
+    return keras.Sequential([keras.Input((8, 8, 1)), layer, keras.layers.Flatten()])
+
+
+@pytest.mark.parametrize(
+    ("layer", "name"),
+    [
+        (lambda: keras.layers.Dropout(0.5, name="drop"), "drop"),
+        (lambda: keras.layers.SpatialDropout2D(0.5, name="drop"), "drop"),
+        (lambda: keras.layers.GaussianNoise(0.5, name="noise"), "noise"),
+        (lambda: keras.layers.RandomFlip(name="flip"), "flip"),
+        (
+            lambda: keras.layers.SpectralNormalization(
+                keras.layers.Conv2D(2, 3), name="spectral"
+            ),
+            "spectral",
+        ),
+        # In a model in a model, and in a layer.
+        (lambda: noisy(keras.layers.Dropout(0.5, name="inner")), "inner"),
+        (
+            lambda: keras.layers.TimeDistributed(
+                keras.layers.Dropout(0.5), name="wrapper"
+            ),
+            "wrapper",
+        ),
+    ],
+)
+def test_other_layers_of_training_mode_are_refused(tmp_path, layer, name):
+    model = keras.Sequential([noisy(layer()), keras.layers.Dense(10)])
+    path = save_keras(model, tmp_path / "model")
+    message = rf"^{path}: bn_eval = 'batch' .* than batch normalisation: {name}\. Use"
+    with pytest.raises(UsageError, match=message):
+        predictor.load(path, bn="batch")
+    predictor.load(path)
+
+
+def test_a_seed_of_the_model_itself_is_found(x):
+    class Noisy(keras.Model):
+        def __init__(self):
+            super().__init__(name="by_hand")
+            self.seeds = keras.random.SeedGenerator(0)
+
+        def call(self, x, training=False):
+            noise = keras.random.normal(x.shape, seed=self.seeds)
+            return x + noise if training else x
+
+    model = Noisy()
+    model(x)
+    with pytest.raises(UsageError, match=r"here: .* batch normalisation: by_hand"):
+        predictor.check_training_mode(model, "here")
+
+
+def test_dropout_of_nothing_changes_nothing(tmp_path):
+    path = save_keras(noisy(keras.layers.Dropout(0.0)), tmp_path / "model")
+    predictor.load(path, bn="batch")
+
+
+@pytest.mark.parametrize("save", [export_tfadv, export_keras])
+def test_the_mode_of_a_saved_model_is_fixed(classifier, tmp_path, save):
+    path = save(classifier, tmp_path / "model")
+    with pytest.raises(UsageError, match=f"^{path} is a SavedModel.* a Keras file"):
+        predictor.load(path, bn="batch")
+
+
+def test_other_statistics_than_these(classifier, tmp_path):
+    path = save_keras(classifier, tmp_path / "model")
+    with pytest.raises(ValueError, match=r"`bn` must be 'moving' or 'batch'.*'eval'"):
+        predictor.load(path, bn="eval")

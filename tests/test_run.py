@@ -9,11 +9,13 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from tfadv import config, data, run
+from tfadv import config, data, models, run
 from tfadv.config import Config
 from tfadv.data import digits
 from tfadv.errors import RunError, Stopped, UsageError
 from tfadv.evaluation.whitebox import row
+from tfadv.trained import open_model
+from tfadv.workdir import Workdir
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
 KURAKIN = CONFIGS / "kurakin.toml"
@@ -158,10 +160,104 @@ def test_a_generator_is_left_beside_the_classifier_and_resumes_with_it(tmp_path)
     both = [keras.models.load_model(p / "generator.keras") for p in (whole, cut)]
     assert same(*(network.get_weights() for network in both))
     assert found["config"]["generator"]["k"] == 2
-    # And it attacks what was trained, from its file.
+    # And it attacks what was trained, from its file or because it is there.
     attack = f"generator:{cut / 'generator.keras'}"
-    again = run.train(config.override(wanted, [f'evaluate.attacks=["{attack}"]']), cut)
-    assert again["rows"][1]["attack"].startswith("generator(generator=")
+    names = f'evaluate.attacks=["generator", "{attack}"]'
+    _, own, named, _ = run.train(config.override(wanted, [names]), cut)["rows"]
+    assert own["attack"] == "generator"
+    assert named["attack"].startswith("generator(generator=")
+    assert own["accuracy"] == named["accuracy"]
+
+
+def short(method, steps, *overrides):
+    small = [
+        *("model.width=4", "train.checkpoint_every=4", "evaluate.batch_size=30"),
+        *("evaluate.num_examples=30", "evaluate.eps=48/255"),
+    ]
+    shortened = config.shortened(config.load(CONFIGS / f"{method}.toml"), steps)
+    return config.override(shortened, [*small, *overrides])
+
+
+def test_an_ensemble_trains_its_sources_first_and_goes_on(tmp_path, starts):
+    files = {}
+    for name in ("a", "b"):
+        files[name] = tmp_path / f"{name}.toml"
+        base = CONFIGS / "standard.toml"
+        files[name].write_text(f"base = '{base}'\n[model]\nwidth = 2")
+    names = ", ".join(f"'{path}'" for path in files.values())
+    wanted = short("ensemble", 12, f"sources.configs=[{names}]")
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    run.train(wanted, whole)
+    assert starts == [0, 0, 0]
+    found = [Workdir(whole / "sources" / name) for name in ("0_a", "1_b")]
+    # Of 3,000 steps 12, as the run itself, with seeds of their own.
+    trained = [source.read_config()["train"] for source in found]
+    assert [(t["seed"], t["steps"]) for t in trained] == [(1, 12), (2, 12)]
+    before = [weights(source.path) for source in found]
+    shutil.copytree(whole, cut)
+    for path in (cut / "checkpoints").glob("ckpt-12.*"):
+        path.unlink()
+    for path in (cut / "model.keras", cut / "results.json"):
+        path.unlink()
+    run.train(wanted, cut)
+    assert starts == [0, 0, 0, 8]
+    assert same(weights(cut), weights(whole))
+    for source, old in zip(found, before, strict=True):
+        assert same(weights(source.path), old)
+
+
+def test_copies_of_the_training_set_are_trained_on(finished, tmp_path, monkeypatch):
+    """Those of the digits, and two copies of them made for a finished model."""
+    seen = []
+    batches = run.pipeline.batches
+
+    def note(images, **options):
+        seen.append(images)
+        return batches(images, **options)
+
+    monkeypatch.setattr(run.pipeline, "batches", note)
+    wanted = short(
+        "ensemble_static",
+        4,
+        f"sources.paths=['{finished[0]}']",
+        "crafted.attacks=['step_fgsm', 'random_sign']",
+    )
+    run.train(wanted, tmp_path / "run")
+    (images,) = seen
+    n = data.DATASETS["digits"].sizes["train"] - 147
+    clean, fgsm, noise = images.x.reshape(3, n, 8, 8, 1).astype(int)
+    for copy in (fgsm, noise):
+        moved = np.abs(copy - clean)
+        assert moved.max() == 48
+        inside = (clean >= 48) & (clean <= 255 - 48)
+        assert np.mean(moved[inside] == 48) > 0.9
+    assert not np.array_equal(fgsm, noise)
+
+
+def test_a_generator_is_trained_against_a_finished_model(tmp_path):
+    victim = tmp_path / "victim"
+    run.fit(short("standard", 60), victim)
+    wanted = short(
+        "generator_attack", 120, f"sources.paths=['{victim}']", "generator.k=2"
+    )
+    found = run.train(wanted, tmp_path / "run")
+    assert same(weights(tmp_path / "run"), weights(victim))
+    right = {row["attack"]: row["accuracy"] for row in found["rows"]}
+    assert right["generator"] < right["random_sign"] - 0.2
+    # It is tried on other models as well.
+    other = open_model(
+        workdir=victim,
+        changes=config.Config().merged(
+            {
+                "evaluate": {
+                    "attacks": [f"generator:{tmp_path / 'run' / 'generator.keras'}"]
+                }
+            },
+            "here",
+        ),
+    )
+    rows = run.evaluate(other, tmp_path / "other")["rows"]
+    assert rows[1]["accuracy"] == right["generator"]
 
 
 @pytest.mark.parametrize(
@@ -231,6 +327,127 @@ def test_standardised_images_cannot_be_stored_as_pixels(finished, tmp_path):
     with pytest.raises(UsageError, match=r"stored as pixels.*standardised images"):
         run.craft_images(trained, "step_ll", tmp_path / "out", split="test")
     assert not (tmp_path / "out").exists()
+
+
+# Batch normalisation by the statistics of the batch.
+
+
+def test_statistics_of_batches_are_another_measurement_of_the_same_run(
+    finished, workdir, starts
+):
+    """Of 60 images, 50 fill two batches of 25."""
+    assert "bn_eval" not in finished[1]["config"]["evaluate"]
+    wanted = tables("evaluate.bn_eval=batch")
+    found = run.train(wanted, workdir)
+    assert found["config"]["evaluate"]["bn_eval"] == "batch"
+    assert {row["n"] for row in found["rows"]} == {50}
+    # What is finished is found again.
+    (workdir / "curves.png").unlink()
+    assert run.train(wanted, workdir) == found
+    assert not (workdir / "curves.png").exists()
+    again = run.train(tables(), workdir)
+    assert again["rows"] == finished[1]["rows"]
+    assert again["config"] == finished[1]["config"]
+    assert starts == []
+
+
+@pytest.fixture
+def normalizing(tmp_path):
+    """A network with batch normalisation whose moving statistics say nothing."""
+    path = tmp_path / "normalizing.keras"
+    models.resnet_cifar((8, 8, 1), 10, depth=8).save(path)
+    return path
+
+
+def batchwise(path, **options):
+    evaluate = {
+        "attacks": ["step_fgsm"],
+        "eps": ["16/255"],
+        "batch_size": 20,
+        "num_examples": 70,
+        "bn_eval": "batch",
+        **options,
+    }
+    written = {"data": {"name": "digits"}, "evaluate": evaluate, "train": {"seed": 4}}
+    changes = Config().merged(written, "here")
+    return run.open_model(saved_model=path, changes=changes)
+
+
+def test_every_batch_is_measured_by_its_own_statistics(
+    normalizing, tmp_path, monkeypatch
+):
+    """By the network in training mode, batch by batch, on 60 of 70 shuffled images."""
+    drawn, titles = [], []
+
+    def examples(x, x_adv, y, predicted, predicted_adv, path, title):
+        drawn.append((x, y, predicted))
+        titles.append(title)
+
+    monkeypatch.setattr(run.plots, "examples", examples)
+    monkeypatch.setattr(
+        run.plots, "curves", lambda rows, path, title: titles.append(title)
+    )
+    found = run.evaluate(batchwise(normalizing), tmp_path / "out")
+    order = np.random.default_rng(4).permutation(70)[:60]
+    x = digits.read("test").x[order] / np.float32(255)
+    y = digits.read("test").y[order]
+    model = keras.models.load_model(normalizing)
+    right, right_attacked = [], []
+    for part in (slice(0, 20), slice(20, 40), slice(40, 60)):
+        inputs, labels = tf.constant(x[part]), y[part]
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            logits = model(inputs, training=True)
+            loss = keras.ops.sparse_categorical_crossentropy(
+                labels, logits, from_logits=True
+            )
+            total = tf.reduce_sum(loss)
+        moved = inputs + EPS * tf.sign(tape.gradient(total, inputs))
+        attacked = model(tf.clip_by_value(moved, 0, 1), training=True)
+        right += list(np.argmax(logits, axis=1) == labels)
+        right_attacked += list(np.argmax(attacked, axis=1) == labels)
+        if part.start == 0:
+            first = np.argmax(logits, axis=1)
+    clean, fgsm, _ = found["rows"]
+    assert [row["n"] for row in found["rows"]] == [60, 60, 60]
+    assert clean["accuracy"] == sum(right) / 60
+    # Signs of gradients near 0 may differ by rounding.
+    assert abs(fgsm["accuracy"] - sum(right_attacked) / 60) < 0.04
+    # The pictures are of images in their whole batch.
+    ((shown, labels, predicted),) = drawn
+    np.testing.assert_allclose(shown, x[:8])
+    assert labels.tolist() == y[:8].tolist()
+    assert predicted.tolist() == first[:8].tolist()
+    about = "unknown steps, seed 4, batch statistics"
+    assert all(about in title for title in titles) and len(titles) == 2
+    assert run.report_text(found).splitlines()[0] == about
+    moving = run.evaluate(batchwise(normalizing, bn_eval="moving"), tmp_path / "moving")
+    assert run.report_text(moving).splitlines()[0] == "unknown steps, seed 4"
+    assert moving["rows"][0]["n"] == 70
+    assert moving["rows"][0]["accuracy"] != clean["accuracy"]
+
+
+def test_images_that_depend_on_their_batch_are_not_stored(normalizing, tmp_path):
+    with pytest.raises(UsageError, match=r"stored one by one.*use bn_eval = 'moving'"):
+        run.craft_images(
+            batchwise(normalizing), "step_ll", tmp_path / "out", split="test"
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_a_run_mixes_in_is_made_by_moving_averages(workdir, monkeypatch):
+    """Whatever the run that it is made from is measured with."""
+    path = workdir / "config.json"
+    written = json.loads(path.read_text())
+    written["evaluate"]["bn_eval"] = "batch"
+    path.write_text(json.dumps(written))
+    assert run.open_model(workdir=workdir).evaluate.bn_eval == "batch"
+    noted = []
+    monkeypatch.setattr(
+        run, "craft_images", lambda trained, *_, **__: noted.append(trained.evaluate)
+    )
+    run.craft_stored(workdir, config.Stored(path="there"), workdir / "stored")
+    assert [evaluate.bn_eval for evaluate in noted] == ["moving"]
 
 
 @pytest.mark.parametrize("by", ["workdir", "keras_file"])

@@ -1,11 +1,13 @@
 import json
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tfadv import config, experiment, models, trained
 from tfadv.config import Config
+from tfadv.data import digits
 from tfadv.errors import RunError, UsageError
 from tfadv.trained import open_model, open_models
 
@@ -216,7 +218,8 @@ def test_equal_names_take_as_much_of_the_path_as_tells_them_apart(
     monkeypatch, tmp_path, places, names
 ):
     monkeypatch.setattr(trained, "open_model", lambda workdir, changes: workdir)
-    monkeypatch.setattr(trained, "_check_same_images", lambda models: None)
+    for check in ("_check_same_images", "_check_same_statistics"):
+        monkeypatch.setattr(trained, check, lambda models: None)
     models = open_models([tmp_path / place for place in places])
     expected = [name.format(tmp_path.name) for name in names]
     assert models == {
@@ -258,10 +261,84 @@ def test_standardised_images_are_others(tmp_path):
 def test_models_of_other_data_sets_are_told_apart(tmp_path, monkeypatch):
     # Neither is read: there is no MNIST here.
     monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
-    digits, mnist = finished(tmp_path / "a"), finished(tmp_path / "b", data=MNIST)
-    assert list(open_models([mnist])) == ["b"]
+    paths = finished(tmp_path / "a"), finished(tmp_path / "b", data=MNIST)
+    assert list(open_models(paths[1:])) == ["b"]
     with pytest.raises(UsageError, match="digits 8x8x1 by a; mnist 8x8x1 by b"):
-        open_models([digits, mnist])
+        open_models(paths)
 
 
 MNIST = {"name": "mnist", "crop": 8}
+
+
+# --------------------------------------------------------------------- what is measured
+
+
+def measured(**options):
+    return changes(evaluate={"num_examples": 70, "batch_size": 20, **options})
+
+
+def test_the_first_test_images_are_measured_in_their_order(workdir):
+    images = open_model(workdir=workdir, changes=measured()).read_test()
+    np.testing.assert_array_equal(images.x, digits.read("test").x[:70])
+    assert images.source_index.tolist() == list(range(70))
+    assert len(open_model(workdir=workdir).read_test()) == 450
+
+
+def test_whole_batches_of_shuffled_images_where_batches_count(workdir):
+    """Of 70 images in batches of 20, the first 60 in an order of the seed, 5."""
+    trained = open_model(workdir=workdir, changes=measured(bn_eval="batch"))
+    images = trained.read_test()
+    order = np.random.default_rng(5).permutation(70)[:60]
+    assert images.source_index.tolist() == order.tolist()
+    np.testing.assert_array_equal(images.x, digits.read("test").x[order])
+    np.testing.assert_array_equal(images.y, digits.read("test").y[order])
+    # Of the attacks, not of the training.
+    laid_over = measured(bn_eval="batch").merged({"train": {"seed": 9}}, "--seed")
+    images = open_model(workdir=workdir, changes=laid_over).read_test()
+    order = np.random.default_rng(9).permutation(70)[:60]
+    assert images.source_index.tolist() == order.tolist()
+
+
+def test_as_many_whole_batches_as_the_test_set_has(workdir):
+    """450 = 7 * 64 + 2."""
+    laid_over = changes(evaluate={"bn_eval": "batch", "batch_size": 64})
+    images = open_model(workdir=workdir, changes=laid_over).read_test()
+    assert len(set(images.source_index)) == len(images) == 448
+
+
+def test_the_model_is_opened_as_the_run_or_the_change_says(tmp_path):
+    network = {"name": "resnet_cifar", "depth": 8}
+    moving = finished(tmp_path / "a", model=network)
+    batch = finished(tmp_path / "b", model=network, evaluate={"bn_eval": "batch"})
+    x = tf.constant(np.random.default_rng(0).random((5, 8, 8, 1), np.float32))
+    for path in (moving, batch):
+        for laid_over, mode in (
+            ((), path.name == "b"),
+            (changes(evaluate={"bn_eval": "moving"}), False),
+            (changes(evaluate={"bn_eval": "batch"}), True),
+        ):
+            trained = open_model(workdir=path, changes=laid_over)
+            model = keras.models.load_model(path / "model.keras")
+            expected = model(x, training=mode)
+            np.testing.assert_allclose(trained.predict(x), expected, atol=1e-4)
+            # The two modes differ.
+            other = model(x, training=not mode)
+            assert np.abs(trained.predict(x) - other).max() > 0.01
+
+
+def test_a_saved_model_has_no_statistics_of_batches(workdir, classifier):
+    classifier.export(workdir / "saved_model", verbose=False)
+    laid_over = DIGITS.merged({"evaluate": {"bn_eval": "batch"}}, "--a-flag")
+    with pytest.raises(UsageError, match="is a SavedModel"):
+        open_model(saved_model=workdir / "saved_model", changes=laid_over)
+
+
+def test_several_models_are_measured_in_one_mode(tmp_path):
+    plain = finished(tmp_path / "a")
+    other = finished(tmp_path / "b", evaluate={"bn_eval": "batch"})
+    with pytest.raises(UsageError, match="bn_eval: 'moving' by a, 'batch' by b"):
+        open_models([plain, other])
+    for mode in ("moving", "batch"):
+        laid_over = changes(evaluate={"bn_eval": mode})
+        models = open_models([plain, other], changes=laid_over)
+        assert {m.evaluate.bn_eval for m in models.values()} == {mode}

@@ -61,9 +61,9 @@ def changes(**tables):
 def test_a_model_on_both_sides_is_opened_once(runs, monkeypatch):
     opened, load = [], predictor.load
 
-    def note(path, adapter):
+    def note(path, *args):
         opened.append(path.parent.name)
-        return load(path, adapter)
+        return load(path, *args)
 
     monkeypatch.setattr(predictor, "load", note)
     a, b, c = runs
@@ -187,6 +187,22 @@ def test_the_title_tells_the_steps_of_the_models(runs, tmp_path, monkeypatch):
         "digits, 5 test images; trained 40 of 2000 steps",
         "digits, 5 test images; trained 40 of 2000 steps or 30 steps",
     ]
+
+
+def test_statistics_of_batches_are_told(runs, tmp_path, monkeypatch):
+    """Of 90 images, 80 fill two batches of 40."""
+    titles = []
+    monkeypatch.setattr(
+        "tfadv.report.plots.heat_map", lambda rows, path, title: titles.append(title)
+    )
+    batch = changes(evaluate={"bn_eval": "batch"})
+    found = transfer(*open_both([runs[0]], changes=batch), tmp_path)
+    assert (found["bn_eval"], found["n"], found["batch_size"]) == ("batch", 80, 40)
+    assert {row["n"] for row in found["rows"]} == {80}
+    about = "digits, 80 test images, batch statistics; trained 40 of 2000 steps"
+    assert titles == [about]
+    assert report_text(found).splitlines()[0] == "digits, batch statistics"
+    assert read_json(tmp_path / "transfer.json", "the result") == found
 
 
 def test_an_output_that_cannot_be_is_known_before_the_data_is_read(

@@ -63,7 +63,7 @@ def _along_directions(
     changes=(),
 ):
     """`analysis.measure` of every model, at the same images and random signs."""
-    models = open_models(workdirs, changes=changes)
+    models = _open(workdirs, changes)
     x, y, about = _random_images(models, num_examples, seed, data_dir)
     curves = {}
     for name, model in models.items():
@@ -113,7 +113,7 @@ def _loss_surface(
         two_steps = (attacks.StepFGSM(eps=eps1), SECOND_STEPS["entropy"](eps=eps2))
     except ValueError as error:
         raise UsageError(f"--analysis=loss_surface: {error}") from None
-    models = open_models(workdirs, changes=changes)
+    models = _open(workdirs, changes)
     x, y, about = _random_images(models, num_examples, seed, data_dir)
     grid = np.linspace(0, reach, points)
     surfaces = {}
@@ -136,6 +136,13 @@ def _loss_surface(
         "steps": [repr(step) for step in two_steps],
         "surfaces": surfaces,
     }
+
+
+def _open(workdirs, changes):
+    """The models, by moving averages: an analysis looks at single images."""
+    moving = {"evaluate": {"bn_eval": "moving"}}
+    changes = (changes or config.Config()).merged(moving, "bin/analyze")
+    return open_models(workdirs, changes=changes)
 
 
 def _random_images(models, count, seed, data_dir):

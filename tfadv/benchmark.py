@@ -11,9 +11,15 @@ from tqdm import tqdm
 from tfadv import attacks, models
 from tfadv.attacks import core
 from tfadv.data import Augment, Images, pipeline
-from tfadv.defenses import E2SAD, AdversarialTraining, Kurakin, Standard
+from tfadv.defenses import (
+    E2SAD,
+    AdversarialNetwork,
+    AdversarialTraining,
+    Kurakin,
+    Standard,
+)
 
-IMAGE_SHAPE, CLASSES = (32, 32, 3), 10
+IMAGE_SHAPE, MNIST_SHAPE, CLASSES = (32, 32, 3), (28, 28, 1), 10
 
 
 def medians(candidates, rounds):
@@ -68,9 +74,7 @@ def two_step_defense(batch_size=256, rounds=5):
     3 x 3 and 2 back to the images; IFGSM 30 x 2 and 2 x 3. (FGSM training could share
     its first pass, too, and take 7; it is written for any attack and network.)
     """
-    random = np.random.default_rng(0)
-    x = tf.constant(random.random((batch_size, 28, 28, 1), np.float32))
-    y = tf.constant(random.integers(0, CLASSES, batch_size, np.int32))
+    batch = _batch(batch_size, MNIST_SHAPE)
     fgsm, ifgsm = attacks.StepFGSM(eps=0.3), attacks.IFGSM(eps=0.3, steps=30)
     defenses = {
         "clean": lambda c: Standard(c),
@@ -80,9 +84,43 @@ def two_step_defense(batch_size=256, rounds=5):
     }
     steps = {}
     for name, defense in defenses.items():
-        made = defense(models.e2sad_mnist((28, 28, 1), CLASSES))
+        made = defense(models.e2sad_mnist(MNIST_SHAPE, CLASSES))
         made.compile(keras.optimizers.Adam())
-        steps[f"{name} training step, e2sad_mnist"] = _compiled(made.train_step, (x, y))
+        steps[f"{name} training step, e2sad_mnist"] = _compiled(made.train_step, batch)
+    return medians(steps, rounds)
+
+
+def adversarial_network(batch_size=64, k=8, rounds=5):
+    """Seconds of a training step against a generator G1, and of its parts, LeNet.
+
+    One step of G goes through G and the classifier forward and back; an adversarial
+    network takes five of them, then one of the classifier on clean and on perturbed
+    images, whose regulariser asks for the gradient of G once more and, by finite
+    difference, for another pass of both networks.
+    """
+    batch = _batch(batch_size, MNIST_SHAPE)
+    plain = Standard(models.lenet(MNIST_SHAPE, CLASSES))
+    plain.compile(keras.optimizers.SGD(0.01, 0.9))
+    steps = {"clean training step, LeNet": _compiled(plain.train_step, batch)}
+    for regularizer in ("none", "finite_difference", "exact"):
+        made = AdversarialNetwork(
+            models.lenet(MNIST_SHAPE, CLASSES),
+            generator=models.get_generator("g1")(MNIST_SHAPE, CLASSES, k=k),
+            eps=0.3,
+            regularizer=regularizer,
+        )
+        made.compile(
+            keras.optimizers.SGD(0.01, 0.9),
+            generator_optimizer=keras.optimizers.Adam(0.002, 0.5),
+        )
+        name = f"adversarial network, {regularizer}"
+        steps[name] = _compiled(made.train_step, batch)
+
+    @tf.function
+    def strengthen(x, y):
+        return made.strengthen(x, y, (0, 0), made.generator_optimizer)[0]
+
+    steps["one step of its generator"] = lambda: strengthen(*batch).numpy()
     return medians(steps, rounds)
 
 
@@ -187,10 +225,12 @@ def report(rounds=15):
     attack = pgd(rounds=max(3, rounds // 2))
     craft = crafting(rounds=min(3, rounds))
     two = two_step_defense(rounds=min(5, rounds))
+    game = adversarial_network(rounds=min(5, rounds))
     pipe = input_pipeline()
     (plain, kurakin), (bare, ours) = steps.values(), attack.values()
     together, alone = craft.values()
     clean, fgsm, e2sad, ifgsm = two.values()
+    natural, without, difference, exact, generator = game.values()
     ratios = {
         "Kurakin step / plain Keras step": kurakin / plain,
         "tfadv PGD-10 / bare loop": ours / bare,
@@ -200,6 +240,10 @@ def report(rounds=15):
         "IFGSM-30 step / clean step": ifgsm / clean,
         "e2SAD step / FGSM step": e2sad / fgsm,
         "e2SAD step / IFGSM-30 step": e2sad / ifgsm,
+        "adversarial network step / clean step": difference / natural,
+        "... share of the five generator steps": 5 * generator / difference,
+        "... share of the regulariser": 1 - without / difference,
+        "... exact / finite difference": exact / difference,
         "input pipeline images/s / training images/s": plain / pipe,
     }
     seconds = {
@@ -207,6 +251,7 @@ def report(rounds=15):
         **attack,
         **craft,
         **two,
+        **game,
         "input pipeline, a batch of 128": pipe,
     }
     text = [f"{name:<46}{1000 * value:10.1f} ms" for name, value in seconds.items()]
@@ -214,9 +259,9 @@ def report(rounds=15):
     return {"median_seconds": seconds, "ratios": ratios, "text": text}
 
 
-def _batch(batch_size):
+def _batch(batch_size, image_shape=IMAGE_SHAPE):
     random = np.random.default_rng(0)
-    x = random.random((batch_size, *IMAGE_SHAPE), np.float32)
+    x = random.random((batch_size, *image_shape), np.float32)
     y = random.integers(0, CLASSES, batch_size, np.int32)
     return tf.constant(x), tf.constant(y)
 

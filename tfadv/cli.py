@@ -173,6 +173,13 @@ def define_evaluation():
     flags.DEFINE_list("eps", None, "sizes of the perturbation, as in 4/255,8/255")
     flags.DEFINE_integer("num_examples", None, "the first so many images; default all")
     flags.DEFINE_integer("batch_size", None, "images attacked at once")
+    flags.DEFINE_enum(
+        "bn_eval",
+        None,
+        ["moving", "batch"],
+        "what batch normalisation takes: moving averages (the number to go by), or the "
+        "statistics of each batch, which couples its images",
+    )
     flags.DEFINE_integer("seed", None, "seed of random attacks")
     define_set()
 
@@ -246,7 +253,7 @@ def evaluation_changes(changes=None):
     """
     values = flags.FLAGS
     changes = changes or config.Config()
-    for key in ("attacks", "eps", "num_examples", "batch_size"):
+    for key in ("attacks", "eps", "num_examples", "batch_size", "bn_eval"):
         # Only binaries that take several attacks define --attacks.
         value = getattr(values, key, None)
         if value is not None:

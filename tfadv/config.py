@@ -28,6 +28,8 @@ SECTIONS = (
     "defense",
     "generator",
     "stored",
+    "sources",
+    "crafted",
     "optimizer",
     "generator_optimizer",
     "train",
@@ -83,12 +85,19 @@ class Evaluate:
         eps: the sizes each of them is run at, in the units of x.
         batch_size: int, images attacked at once.
         num_examples: int, how many test images (the first ones), or none for all.
+        bn_eval: what batch normalisation takes, for the attacker and the attacked:
+            `"moving"` averages, as in inference, or the statistics of the `"batch"`, as
+            in the released code of Wang & Yu 2019. Then the images are shuffled by the
+            seed of the attacks and only whole batches count. That couples the images
+            of a batch: accuracy depends on its size and order, and an attack can
+            exploit it. The number to go by is that of `"moving"`.
     """
 
     attacks: tuple[str | dict, ...] = ("step_ll", "step_fgsm", "iter_ll", "iter_fgsm")
     eps: tuple[float, ...] = (8 / 255, 16 / 255)
     batch_size: int = 200
     num_examples: int | None = None
+    bn_eval: typing.Literal["moving", "batch"] = "moving"
 
     def __post_init__(self):
         if self.batch_size < 1:
@@ -101,6 +110,13 @@ class Evaluate:
             )
         if not self.attacks or not self.eps:
             raise ValueError("`attacks` and `eps` must each name at least one")
+        short = self.num_examples is not None and self.num_examples < self.batch_size
+        if self.bn_eval == "batch" and short:
+            raise ValueError(
+                "with `bn_eval` = 'batch' only whole batches count: `batch_size` must "
+                f"be at most `num_examples`, {self.num_examples}; received "
+                f"{self.batch_size}"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -139,6 +155,50 @@ class Stored:
     def eps(self):
         """The sizes of the stored images, in the units of x."""
         return tuple(i / 255 for i in range(1, round(self.max_eps * 255) + 1))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Finished models that a training needs and does not change.
+
+    Args:
+        paths: workdirs of finished runs; they take the place of `configs`.
+        configs: configuration files, relative to the file that names them, of models
+            to be trained first, in WORKDIR/sources, on the data of the run and with
+            the seeds that follow its own.
+    """
+
+    paths: tuple[str, ...] = ()
+    configs: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        if not self.paths and not self.configs:
+            raise ValueError(
+                "`paths` (workdirs) or `configs` (files) must name at least one model"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Crafted:
+    """Copies of the training set, attacked beforehand, that join the clean one.
+
+    Every attack makes one copy for every model of `[sources]`, as 8-bit images in
+    WORKDIR/crafted. Copies are shuffled, cropped and flipped like the clean images, and
+    have their labels.
+
+    Args:
+        attacks: names of attacks, or tables `{name = ..., steps = ...}`.
+        eps: their size, in the units of x.
+
+    Source: Wang & Yu 2019, section 4.4 (ensemble adversarial training).
+    """
+
+    attacks: tuple[str | dict, ...]
+    eps: float
+
+    def __post_init__(self):
+        if not self.attacks:
+            raise ValueError("`attacks` must name at least one")
 
 
 class Config(dict):
@@ -248,11 +308,12 @@ def shortened(config, steps):
         delay = config.get("defense", {}).get("delay")
         if isinstance(delay, int) and delay:
             changes["defense"] = {"delay": moved(delay)}
-        momentum = config.get("model", {}).get("bn_momentum")
-        if isinstance(momentum, float) and 0 < momentum < 1:
-            # The moving statistics forget within 1 / (1 - momentum) steps.
-            faster = max(min(momentum, 0.9), 1 - (1 - momentum) * full / steps)
-            changes["model"] = {"bn_momentum": min(faster, 1.0)}
+        for section in ("model", "generator"):
+            momentum = config.get(section, {}).get("bn_momentum")
+            if isinstance(momentum, float) and 0 < momentum < 1:
+                # The moving statistics forget within 1 / (1 - momentum) steps.
+                faster = max(min(momentum, 0.9), 1 - (1 - momentum) * full / steps)
+                changes[section] = {"bn_momentum": min(faster, 1.0)}
     return config.merged(changes, "--steps")
 
 
@@ -277,6 +338,10 @@ def _read(path, seen):
     source = stored.get("source") if isinstance(stored, dict) else None
     if isinstance(source, str) and source != "none":
         stored["source"] = str(path.parent / source)
+    sources = tables.get("sources")
+    configs = sources.get("configs") if isinstance(sources, dict) else None
+    if isinstance(configs, list) and all(isinstance(name, str) for name in configs):
+        sources["configs"] = [str(path.parent / name) for name in configs]
     config = Config()
     if base is not None and not isinstance(base, str):
         raise UsageError(f"{path}: `base` must be a file name; received {base!r}")

@@ -1,4 +1,4 @@
-"""Adversarial images on disk, as a TFDS data set of 8-bit images."""
+"""Adversarial images on disk: 8-bit, as a TFDS data set or a NumPy array."""
 
 import contextlib
 import shutil
@@ -111,6 +111,31 @@ def write(
         with _as_run_error(target):
             writer.close_all()
     return target
+
+
+def write_array(predict, images, entry, path, *, batch_size, seed=0):
+    """Attacks images and writes them as one `.npy` file, [n, h, w, c] uint8.
+
+    For whole training sets that are read again in one piece. Values are rounded to
+    whole pixels.
+
+    Args:
+        predict, images, batch_size, seed: see `write`.
+        entry: `suite.Entry`, whose attack has its eps.
+        path: the file, replaced.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    for leftover in path.parent.glob(".writing-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    x_adv = np.empty(images.x.shape, np.uint8)
+    eps = [entry.attack.eps]
+    attacked = _attacked(predict, images, entry, eps, batch_size, seed)
+    for start, pixels in _shown(attacked, entry.label, len(images)):
+        x_adv[start : start + len(pixels)] = pixels[:, 0]
+    with replacing(path) as temporary:
+        np.save(temporary, x_adv)
 
 
 def _writer(directory, name, image_shape, metadata, description):

@@ -5,7 +5,7 @@ import functools
 import inspect
 from collections.abc import Callable
 
-from tfadv import attacks, config, data, defenses, models, optimizers
+from tfadv import attacks, config, data, defenses, models, optimizers, predictor
 from tfadv.errors import UsageError
 from tfadv.evaluation import suite
 
@@ -15,14 +15,17 @@ class Experiment:
     """A checked configuration.
 
     Args:
-        config: dict of tables with every default filled in (but `[data] standardize`,
-            which is there only where it is on), as JSON holds it.
+        config: dict of tables with every default filled in, as JSON holds it; but
+            those of `LATER`, which are there only where they say something else.
         dataset: `data.Dataset`.
         train: `config.Train`.
         evaluate: `config.Evaluate`.
         attack: the defence's attack, or None.
         attack_name: its name, or None.
         stored: `config.Stored`, or None.
+        sources: `config.Sources`, or None.
+        crafted: `suite.Entry`s that make copies of the training set.
+        keeps_classifier: see `defenses.Defense`.
         suite: the attacks of the evaluation, `suite.Entry`s.
         make_model: () -> the classifier.
         make_defense: (classifier) -> the compiled defence.
@@ -35,9 +38,21 @@ class Experiment:
     attack: object
     attack_name: str | None
     stored: config.Stored | None
+    sources: config.Sources | None
+    crafted: list
+    keeps_classifier: bool
     suite: list
     make_model: Callable
     make_defense: Callable
+
+
+# Keys that are younger than workdirs and tables of models, which stay what they are:
+# a resolved configuration has them only where they differ from these defaults.
+LATER = {
+    ("data", "standardize"): False,
+    ("data", "extra"): 0,
+    ("evaluate", "bn_eval"): "moving",
+}
 
 
 def build(tables, *, replicas=1):
@@ -80,9 +95,6 @@ def build(tables, *, replicas=1):
         return arguments
 
     bound("data", data.Dataset, ("source",))
-    if not dataset.standardize:
-        # Younger than workdirs and tables of models, which stay what they are.
-        del resolved["data"]["standardize"]
     model = models.get(tables["model"]["name"])
     model_arguments = bound("model", model)
     if dataset.standardize and model_arguments.get("standardize"):
@@ -105,12 +117,28 @@ def build(tables, *, replicas=1):
     if tables.get("stored"):
         stored = config.build(config.Stored, tables["stored"], where=where["stored"])
         attacks.get(stored.attack)
+        if dataset.extra:
+            raise UsageError(
+                f"{where['stored']}: stored images are made of the training split "
+                "alone, and `extra` in [data] adds others: set it to 0"
+            )
         if dataset.standardize:
             raise UsageError(
                 f"{where['stored']}: stored images are pixels, and `standardize` in "
                 "[data] makes models take others: use a network that does it itself"
             )
         resolved["stored"] = dataclasses.asdict(stored)
+
+    sources, crafted = None, []
+    if tables.get("sources"):
+        where_sources = where["sources"]
+        sources = config.build(config.Sources, tables["sources"], where=where_sources)
+        resolved["sources"] = dataclasses.asdict(sources)
+    if tables.get("crafted"):
+        crafted = _crafted(tables["crafted"], dataset, where["crafted"])
+        resolved["crafted"] = config.bind(
+            config.Crafted, tables["crafted"], where=where["crafted"]
+        )
 
     generator, generator_arguments = None, {}
     if tables.get("generator"):
@@ -124,7 +152,7 @@ def build(tables, *, replicas=1):
         config.build(second, tables["generator_optimizer"], where=where_second)
 
     defense = defenses.get(tables["defense"]["name"])
-    given = ("attack", "generator", "seed", "name")
+    given = ("attack", "generator", "sources", "seed", "name")
     defense_arguments = bound("defense", defense, given)
     parts = {
         "attack": attack,
@@ -132,6 +160,7 @@ def build(tables, *, replicas=1):
         "generator_optimizer": second,
     }
     _check_parts(defense, parts, tables["defense"]["name"], where)
+    _check_sources(defense, sources, crafted, tables["defense"]["name"], where)
     if bool(defense_arguments.get("stored")) != (stored is not None):
         raise UsageError(
             f"{where['defense']}: `stored` says how many adversarial images of a batch "
@@ -139,10 +168,16 @@ def build(tables, *, replicas=1):
         )
     resolved["train"] = dataclasses.asdict(train)
     resolved["evaluate"] = dataclasses.asdict(evaluate)
+    for (section, key), default in LATER.items():
+        if resolved[section][key] == default:
+            del resolved[section][key]
 
     def make_model():
         shape, classes = dataset.image_shape, source.num_classes
-        return _with_where(where["model"], model, shape, classes, **model_arguments)
+        made = _with_where(where["model"], model, shape, classes, **model_arguments)
+        if evaluate.bn_eval == "batch":
+            predictor.check_training_mode(made, where["model"])
+        return made
 
     def make_defense(classifier):
         parts, optimizer_of_parts = {"attack": attack}, {}
@@ -152,6 +187,7 @@ def build(tables, *, replicas=1):
                 where["generator"], generator, shape, classes, **generator_arguments
             )
             parts = {"generator": network}
+        if second is not None:
             optimizer_of_parts = {"generator_optimizer": second(**second_arguments)}
         made = _with_where(
             where["defense"],
@@ -173,6 +209,9 @@ def build(tables, *, replicas=1):
         attack=attack,
         attack_name=attack_name,
         stored=stored,
+        sources=sources,
+        crafted=crafted,
+        keeps_classifier=defense.keeps_classifier,
         suite=suite.build(evaluate, where=where["evaluate"]),
         make_model=make_model,
         make_defense=make_defense,
@@ -206,7 +245,7 @@ def _check_parts(defense, given, name, where):
         name, where: for messages.
     """
     takes = dict(inspect.signature(defense).parameters)
-    if "generator" in takes:
+    if "generator_optimizer" in inspect.signature(defense.compile).parameters:
         takes["generator_optimizer"] = takes["generator"]
     for section, part in given.items():
         if part is not None and section not in takes:
@@ -227,13 +266,52 @@ def _check_parts(defense, given, name, where):
             )
 
 
+def _check_sources(defense, sources, crafted, name, where):
+    """UsageError where [sources] are missing, of no use, or too many."""
+    attacks_them = "sources" in inspect.signature(defense).parameters
+    users = {
+        f"the defence {name!r}": attacks_them or defense.keeps_classifier,
+        "[crafted]": bool(crafted),
+    }
+    in_use = [user for user, needs in users.items() if needs]
+    if in_use and sources is None:
+        raise UsageError(
+            f"{where['defense']}: {in_use[0]} needs finished models: add a table "
+            "[sources] with `paths` (workdirs) or `configs` (to be trained first)"
+        )
+    if sources is not None and not in_use:
+        raise UsageError(
+            f"{where['sources']}: neither the defence {name!r} nor a table [crafted] "
+            "has a use for it: leave [sources] out"
+        )
+    named = sources and len(sources.paths or sources.configs)
+    if defense.keeps_classifier and named != 1:
+        raise UsageError(
+            f"{where['sources']}: the defence {name!r} is about one finished model; "
+            f"received {named}"
+        )
+
+
+def _crafted(table, dataset, where):
+    """The `suite.Entry`s of [crafted]."""
+    crafted = config.build(config.Crafted, table, where=where)
+    entries = [suite.entry(one, (crafted.eps,), where) for one in crafted.attacks]
+    if dataset.crop is not None or dataset.standardize:
+        raise UsageError(
+            f"{where}: copies are made of whole images as pixels, and `crop` or "
+            "`standardize` in [data] makes models take others: leave them out"
+        )
+    if any(isinstance(e.attack, attacks.Generator) for e in entries):
+        raise UsageError(f"{where} attacks: 'generator' is not made for a source")
+    return entries
+
+
 def _check_sizes(dataset, train, evaluate, where):
     sizes = dataset.source.sizes
-    trained_on = sizes["train"] - dataset.holdout
-    if train.batch_size > trained_on:
+    if train.batch_size > dataset.train_size:
         raise UsageError(
-            f"{where['train']}: `batch_size` must be at most the {trained_on} training "
-            f"images; received {train.batch_size}"
+            f"{where['train']}: `batch_size` must be at most the {dataset.train_size} "
+            f"training images; received {train.batch_size}"
         )
     check_evaluation_sizes(evaluate, sizes["test"], "test", where["evaluate"])
 

@@ -50,26 +50,41 @@ class Adapter:
         return predict
 
 
-def load(path, adapter=None):
+def load(path, adapter=None, bn="moving"):
     """A model file or directory as a predict function.
 
     Args:
         path: a `.keras` or `.h5` file, or a SavedModel directory (of tfadv, of Keras'
             `export`, or any with a signature of one float image tensor).
         adapter: `Adapter`.
+        bn: what batch normalisation takes: its `"moving"` averages, or the statistics
+            of the `"batch"` that predict is given, as in training; the averages stay.
+            Then the logits of an image depend on the others of its batch, and so does
+            accuracy; an attack can exploit it.
 
     Returns:
         predict: x [n, h, w, c] float32 in [0, 1] -> logits [n, K].
 
     Raises:
-        UsageError: there is nothing at `path`, or no usable signature.
+        UsageError: there is nothing at `path`, or no usable signature; with `"batch"`,
+            a SavedModel or what `check_training_mode` refuses.
         RunError: it cannot be loaded.
+        ValueError: another `bn`.
     """
     path = pathlib.Path(path)
     adapter = adapter or Adapter()
+    if bn not in ("moving", "batch"):
+        raise ValueError(f"`bn` must be 'moving' or 'batch'; received {bn!r}")
     if not path.is_dir():
         keras_model = load_keras(path)
+        if bn == "batch":
+            return adapter.wrap(_by_batch_statistics(keras_model, path))
         return adapter.wrap(lambda x: keras_model(x, training=False))
+    if bn == "batch":
+        raise UsageError(
+            f"{path} is a SavedModel, which is in inference mode for good: with "
+            "bn_eval = 'batch' expected a Keras file"
+        )
     try:
         loaded = tf.saved_model.load(str(path))
     except Exception as error:  # As many kinds for a damaged directory.
@@ -91,6 +106,54 @@ def load_keras(path, what="model", expected="a .keras file or a SavedModel"):
         return keras.models.load_model(path, compile=False)
     except Exception as error:  # Keras raises many kinds for a damaged file.
         raise _cannot_load(path, error, what) from None
+
+
+def check_training_mode(model, where):
+    """UsageError where training mode changes more than batch normalisation.
+
+    Args:
+        model: `keras.Model`. Layers that draw random numbers, such as Dropout, are
+            found by the seeds that they keep, wherever they are nested.
+        where: what to call it in the message.
+    """
+    others = [
+        layer.name
+        for layer in _innermost(model)
+        if _has_seed(layer) or isinstance(layer, keras.layers.SpectralNormalization)
+    ]
+    if others or _has_seed(model):
+        raise UsageError(
+            f"{where}: bn_eval = 'batch' runs the model in training mode, which "
+            f"changes more of it than batch normalisation: "
+            f"{', '.join(others) or model.name}. Use bn_eval = 'moving'."
+        )
+
+
+def _innermost(model):
+    """The layers of a model, those of models in it in place of these."""
+    for layer in model.layers:
+        yield from _innermost(layer) if isinstance(layer, keras.Model) else [layer]
+
+
+def _has_seed(layer):
+    """Whether it or a layer in it has a random seed; only `variables` holds these."""
+    return len(layer.variables) > len(layer.weights)
+
+
+def _by_batch_statistics(model, path):
+    """x -> logits in training mode, the moving statistics as they are."""
+    check_training_mode(model, path)
+    # A frozen BatchNormalization takes moving statistics in training, too. Twice, as
+    # setting what is set already does not reach the layers inside.
+    model.trainable = False
+    model.trainable = True
+
+    def predict(x):
+        weights = model.trainable_variables, model.non_trainable_variables
+        logits, _ = model.stateless_call(*weights, x, training=True)
+        return logits
+
+    return predict
 
 
 def _cannot_load(path, error, what="model"):

@@ -9,7 +9,15 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from tfadv import attacks, config, craft, distribution, experiment, predictor
+from tfadv import (
+    attacks,
+    config,
+    craft,
+    distribution,
+    experiment,
+    predictor,
+    sources,
+)
 from tfadv.attacks import core
 from tfadv.data import pipeline
 from tfadv.data.adversarial import StoredImages
@@ -107,19 +115,23 @@ def fit(tables, path, *, data_dir=None, strategy="default", num_logical_devices=
     replicas = strategy.num_replicas_in_sync
     exp = experiment.build(tables, replicas=replicas)
     origin = _origin(exp)
+    sources.check(exp)
     with strategy.scope():
         # Initial weights and the seeds of dropout layers.
         keras.utils.set_random_seed(exp.train.seed)
         defense = exp.make_defense(exp.make_model())
         defense.build((None, *exp.dataset.image_shape))
-        defense.optimizer.build(defense.classifier.trainable_variables)
+        defense.optimizer.build(defense.trained_variables)
     workdir = Workdir(path)
     workdir.claim(exp.config)
     if not workdir.is_trained():
         if origin is not None:
             step = start_from(defense, origin.checkpoints)
             logging.info("going on from step %d of %s", step, origin.path)
-        _train_loop(exp, defense, workdir, data_dir)
+        found = _sources(exp, workdir, data_dir)
+        with strategy.scope():
+            sources.give(defense, found)
+        _train_loop(exp, defense, workdir, data_dir, found)
         for name, network in defense.companions.items():
             with replacing(workdir.companion(name)) as temporary:
                 network.save(temporary)
@@ -168,6 +180,21 @@ def _finished(workdir, exp):
     return done if same else None
 
 
+def _sources(exp, workdir, data_dir):
+    """The `Workdir`s of the models in [sources]; trained first where need be."""
+    if exp.sources is None:
+        return []
+    if exp.sources.paths:
+        return [Workdir(path) for path in exp.sources.paths]
+    found = []
+    for i, tables in enumerate(sources.to_train(exp)):
+        name = pathlib.Path(exp.sources.configs[i]).stem
+        logging.info("source %d of %d: %s", i + 1, len(exp.sources.configs), name)
+        path = workdir.path / "sources" / f"{i}_{name}"
+        found.append(fit(tables, path, data_dir=data_dir)[1])
+    return found
+
+
 def _as_json(value):
     """`value` as it comes back from a JSON file: tuples are lists."""
     return json.loads(json.dumps(value))
@@ -179,13 +206,8 @@ def _stored_images(exp, workdir, data_dir):
     if path is None:
         path = stored_path(workdir.path / "stored", exp)
         if not path.exists():
-            source = config.load(exp.stored.source)
-            source = source.merged({"data": exp.config["data"]}, "the run itself")
-            if exp.train.full_steps:
-                share = exp.train.steps / exp.train.full_steps
-                steps = config.scaled(source["train"]["steps"], share)
-                source = config.shortened(source, steps)
             logging.info("training the source of the stored images")
+            source = sources.like_the_run(exp, exp.stored.source)
             _, made_by = fit(source, workdir.path / "source", data_dir=data_dir)
             craft_stored(made_by.path, exp.stored, workdir.path / "stored", data_dir)
     images = StoredImages(
@@ -226,15 +248,16 @@ def craft_stored(model, stored, output, data_dir=None):
     Returns:
         Path of the data set's directory.
     """
-    changes = config.Config().merged(
-        {"evaluate": {"eps": list(stored.eps), "num_examples": None}}, "[stored]"
-    )
+    wanted = {"eps": list(stored.eps), "num_examples": None, "bn_eval": "moving"}
+    changes = config.Config().merged({"evaluate": wanted}, "[stored]")
     source = open_model(workdir=model, changes=changes, split="train")
     return craft_images(source, stored.attack, output, split="train", data_dir=data_dir)
 
 
-def _train_loop(exp, defense, workdir, data_dir):
+def _train_loop(exp, defense, workdir, data_dir, found):
     images = exp.dataset.read_train(data_dir)
+    if exp.crafted:
+        images = sources.with_crafted(images, exp, found, workdir.path / "crafted")
     stored, positions = None, ()
     if exp.stored is not None:
         stored = _stored_images(exp, workdir, data_dir)
@@ -250,7 +273,7 @@ def _train_loop(exp, defense, workdir, data_dir):
                 pipeline.to_float(watched.x),
                 tf.constant(watched.y),
             ),
-            attacks=_watched_attacks(exp),
+            attacks=_watched_attacks(exp, defense),
             summary_every=exp.train.summary_every,
             validate_every=exp.train.validate_every,
             seed=exp.train.seed,
@@ -282,11 +305,14 @@ def _train_loop(exp, defense, workdir, data_dir):
     )
 
 
-def _watched_attacks(exp):
+def _watched_attacks(exp, defense):
     """The attack that is trained on, and PGD, which shows when only that one fails."""
-    eps = max(exp.evaluate.eps) if exp.attack is None else exp.attack.eps
-    found = {"pgd": attacks.PGD(eps=eps)}
-    return found if exp.attack is None else found | {exp.attack_name: exp.attack}
+    if defense.attack is None:
+        return {"pgd": attacks.PGD(eps=max(exp.evaluate.eps))}
+    found = {exp.attack_name or "generator": defense.attack}
+    if exp.keeps_classifier:
+        return found
+    return {"pgd": attacks.PGD(eps=defense.attack.eps)} | found
 
 
 def evaluate(trained, output, *, data_dir=None):
@@ -301,8 +327,7 @@ def evaluate(trained, output, *, data_dir=None):
         The content of `results.json`.
     """
     output = pathlib.Path(output)
-    images = trained.dataset.read_test(data_dir)
-    images = images.take(slice(trained.evaluate.num_examples))
+    images = trained.read_test(data_dir)
     rows = measure(
         trained.predict,
         images,
@@ -313,6 +338,7 @@ def evaluate(trained, output, *, data_dir=None):
     )
     steps = table.steps_text(trained.steps, trained.full_steps)
     title = f"{trained.name}, {steps}, seed {trained.seed}"
+    title += table.bn_text(trained.evaluate.bn_eval)
     plots.curves(rows, output / "curves.png", title=title)
     _draw_examples(trained, images, output / "examples.png", title)
     found = results.compose(
@@ -327,20 +353,31 @@ def evaluate(trained, output, *, data_dir=None):
 
 
 def _draw_examples(trained, images, path, title):
-    suite, predict = trained.suite, trained.predict
-    entry = next((e for e in suite[::-1] if e.name in attacks.ITERATIVE), suite[0])
-    few = images.take(slice(8))
+    predict, entry = trained.predict, _telling(trained.suite)
+    shown = 8
+    # With the statistics of a batch, an image is what it is in its whole batch.
+    whole = trained.evaluate.bn_eval == "batch"
+    few = images.take(slice(trained.evaluate.batch_size if whole else shown))
     x, y = pipeline.to_float(few.x), tf.constant(few.y)
     x_adv = entry.attack(predict, x, y, seed=core.fold(trained.seed, 0))
     plots.examples(
-        x.numpy(),
-        x_adv.numpy(),
-        few.y,
-        np.argmax(predict(x), axis=1),
-        np.argmax(predict(x_adv), axis=1),
+        x.numpy()[:shown],
+        x_adv.numpy()[:shown],
+        few.y[:shown],
+        np.argmax(predict(x), axis=1)[:shown],
+        np.argmax(predict(x_adv), axis=1)[:shown],
         path,
         title=f"{title}; {entry.label}, eps {format_eps(entry.attack.eps)}",
     )
+
+
+def _telling(entries):
+    """The attack worth a look: a trained generator, or the last iterative one."""
+    for names in (("generator",), attacks.ITERATIVE):
+        for entry in entries[::-1]:
+            if entry.name in names:
+                return entry
+    return entries[0]
 
 
 def export_file(workdir, keras_file, output):
@@ -378,8 +415,14 @@ def craft_images(trained, attack, output, *, split, data_dir=None):
             "adversarial images are stored as pixels, and this model takes "
             "standardised images ([data] standardize): use a model that does it itself"
         )
+    if trained.evaluate.bn_eval == "batch":
+        raise UsageError(
+            "adversarial images are stored one by one, and with bn_eval = 'batch' each "
+            "is made for the others of its batch: use bn_eval = 'moving'"
+        )
     evaluate = dataclasses.replace(trained.evaluate, attacks=(attack,))
-    entry = suite.build(evaluate, where="--attack")[0]
+    entries = suite.build(evaluate, where="--attack")
+    entry = suite.for_model(entries, trained.path)[0]
     dataset = trained.dataset
     read = dataset.read_test if split == "test" else dataset.read_all_train
     images = read(data_dir).take(slice(evaluate.num_examples))
@@ -406,7 +449,9 @@ def _identity(trained):
 def report_text(found):
     """The printed end of a run: what it was, the table, what to believe."""
     steps = table.steps_text(found["steps"], found["full_steps"])
+    how = table.bn_text(found["config"].get("evaluate", {}).get("bn_eval"))
     if "seeds" in found:
         first, last = found["seeds"][0], found["seeds"][-1]
-        return f"{steps}, seeds {first} to {last}\n\n{seeds.render(found['rows'])}"
-    return f"{steps}, seed {found['seed']}\n\n{table.render(found['rows'])}"
+        text = seeds.render(found["rows"])
+        return f"{steps}, seeds {first} to {last}{how}\n\n{text}"
+    return f"{steps}, seed {found['seed']}{how}\n\n{table.render(found['rows'])}"

@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 
 from tfadv import config, data, experiment, predictor
@@ -17,7 +18,8 @@ class Trained:
     """A model ready to be attacked; nothing of the data has been read.
 
     Args:
-        predict: x -> logits, in inference mode.
+        predict: x -> logits, in inference mode; batch normalisation as
+            `evaluate.bn_eval` says.
         dataset: `data.Dataset`.
         evaluate: `config.Evaluate`.
         suite: `suite.Entry`s of `evaluate`.
@@ -40,6 +42,24 @@ class Trained:
     path: pathlib.Path
     output: pathlib.Path
     name: str
+
+    def read_test(self, data_dir=None):
+        """The test `Images` that it is measured on, in the order of the batches.
+
+        The first `evaluate.num_examples`. Where `evaluate.bn_eval` is `"batch"` they
+        are shuffled by `seed`, and those that fill no whole batch of
+        `evaluate.batch_size` are left out.
+
+        Args:
+            data_dir: where TFDS finds prepared data.
+        """
+        images = self.dataset.read_test(data_dir)
+        images = images.take(slice(self.evaluate.num_examples))
+        if self.evaluate.bn_eval == "moving":
+            return images
+        order = np.random.default_rng(self.seed).permutation(len(images))
+        size = self.evaluate.batch_size
+        return images.take(order[: len(images) // size * size])
 
 
 def open_model(
@@ -95,6 +115,7 @@ def open_model(
         config.Evaluate, tables.get("evaluate", {}), where=where["evaluate"]
     )
     entries = suite.build(evaluate, where=where["evaluate"])
+    entries = suite.for_model(entries, workdir if workdir is not None else path)
     dataset = config.build(
         data.Dataset,
         tables["data"],
@@ -108,7 +129,7 @@ def open_model(
         adapter = predictor.Adapter(input_range=input_range, outputs=outputs)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    predict = predictor.load(path, adapter)
+    predict = predictor.load(path, adapter, evaluate.bn_eval)
     predictor.check_outputs(
         predict, tf.zeros((2, *dataset.image_shape)) + 0.5, dataset.source.num_classes
     )
@@ -144,7 +165,8 @@ def open_models(paths, *, changes=()):
 
     Raises:
         UsageError: no path, one path twice, models of different images (another data
-            set, crop or `standardize`); what `open_model` raises.
+            set, crop or `standardize`), or with different `bn_eval`; what `open_model`
+            raises.
         RunError: see `open_model`.
     """
     written = distinct(paths)
@@ -155,6 +177,7 @@ def open_models(paths, *, changes=()):
         for path, workdir in written.items()
     }
     _check_same_images(models)
+    _check_same_statistics(models)
     return models
 
 
@@ -197,6 +220,16 @@ def _check_same_images(models):
         raise UsageError(
             f"the models do not take the same images: {each}. Compare models of one "
             "data set and one crop, standardised or not."
+        )
+
+
+def _check_same_statistics(models):
+    found = {name: model.evaluate.bn_eval for name, model in models.items()}
+    if len(set(found.values())) > 1:
+        each = ", ".join(f"{value!r} by {name}" for name, value in found.items())
+        raise UsageError(
+            f"the models are not measured with the same [evaluate] bn_eval: {each}. "
+            "Say which for all, as in --set evaluate.bn_eval=moving"
         )
 
 

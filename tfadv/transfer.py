@@ -1,6 +1,7 @@
 """How attacks on one trained model carry over to others: what `bin/transfer` does."""
 
 from tfadv.errors import UsageError
+from tfadv.evaluation import suite
 from tfadv.evaluation.transfer import measure
 from tfadv.files import make_directory, write_json
 from tfadv.report import plots, results, table
@@ -41,7 +42,8 @@ def transfer(sources, targets, output, *, data_dir=None):
     """Measures each target on the images made for each source.
 
     Writes `transfer.json` and `transfer.png`. Which attacks at which eps, how many
-    images, the batch size and the seed of random attacks are the first source's.
+    images, the batch size and the seed of random attacks are the first source's. The
+    attack `generator` without a path is the generator of each source.
 
     Args:
         sources, targets: dicts from name to `Trained`, as `open_both` returns them.
@@ -57,13 +59,13 @@ def transfer(sources, targets, output, *, data_dir=None):
     """
     output = make_directory(output)
     first = next(iter(sources.values()))
-    images = first.dataset.read_test(data_dir)
-    images = images.take(slice(first.evaluate.num_examples))
+    images = first.read_test(data_dir)
+    entries = suite.build(first.evaluate, where="[evaluate]")
     rows = measure(
         {name: model.predict for name, model in sources.items()},
         {name: model.predict for name, model in targets.items()},
         images,
-        first.suite,
+        {name: suite.for_model(entries, model.path) for name, model in sources.items()},
         first.evaluate.eps,
         batch_size=first.evaluate.batch_size,
         seed=first.seed,
@@ -75,6 +77,7 @@ def transfer(sources, targets, output, *, data_dir=None):
         "attacks": [entry.label for entry in first.suite],
         "eps": list(first.evaluate.eps),
         "batch_size": first.evaluate.batch_size,
+        **({"bn_eval": "batch"} if first.evaluate.bn_eval == "batch" else {}),
         "seed": first.seed,
         "sources": list(sources),
         "targets": list(targets),
@@ -101,7 +104,10 @@ def _description(model):
 
 def _title(found):
     steps = dict.fromkeys(map(_steps, found["models"].values()))
-    return f"{found['data']}, {found['n']} test images; trained {' or '.join(steps)}"
+    how = table.bn_text(found.get("bn_eval"))
+    return (
+        f"{found['data']}, {found['n']} test images{how}; trained {' or '.join(steps)}"
+    )
 
 
 def _steps(model):
@@ -114,6 +120,5 @@ def report_text(found):
         f"{name}: {_steps(model)}, seed {model['seed']}, {model['workdir']}"
         for name, model in found["models"].items()
     ]
-    return "\n".join(
-        [f"{found['data']}", *models, "", table.render_transfer(found["rows"])]
-    )
+    data = f"{found['data']}{table.bn_text(found.get('bn_eval'))}"
+    return "\n".join([data, *models, "", table.render_transfer(found["rows"])])

@@ -125,7 +125,7 @@ def test_images_take():
 def test_every_source_is_described(name):
     source = data.get(name)
     assert len(source.image_shape) == 3 and source.num_classes > 1
-    assert set(source.sizes) == {"train", "test"} and source.licence
+    assert set(source.sizes) - {"extra"} == {"train", "test"} and source.licence
     assert dataclasses.is_dataclass(source)
 
 
@@ -164,3 +164,106 @@ def test_standardised_images_are_read_in_parts():
     s = x - x.mean((1, 2, 3), keepdims=True)
     s /= np.abs(s).max((1, 2, 3), keepdims=True)
     np.testing.assert_allclose(found, (s + 1) / 2, atol=1e-6)
+
+
+# Images of the split `extra`.
+
+
+EXTRA = 40
+
+
+def read_more(split, data_dir, positions=None):
+    """As `read`, and a split `extra` with labels 1000 .. 1039 that is never read whole.
+
+    All pixels of an extra image are its position, but the first, which is 0.
+    """
+    if split != "extra":
+        if positions is not None:
+            raise AssertionError("the other splits are read whole")
+        return read(split, data_dir)
+    x = np.zeros([len(positions), 4, 6, 1], np.uint8) + positions[:, None, None, None]
+    x[:, 0, 0] = 0
+    y = (1000 + positions).astype(np.int32)
+    return Images(x=x.astype(np.uint8), y=y, source_index=positions)
+
+
+WITH_EXTRA = dataclasses.replace(
+    SOURCE, sizes={"train": TRAIN, "test": TEST, "extra": EXTRA}, read=read_more
+)
+
+
+def more(**options):
+    return Dataset(source=WITH_EXTRA, **options)
+
+
+def test_extra_images_come_after_those_of_the_training_split():
+    images = more(extra=7, holdout=4).read_train("somewhere")
+    assert len(images) == 16 + 7
+    train = dataset(holdout=4).read_train("somewhere")
+    np.testing.assert_array_equal(images.y[:16], train.y)
+    np.testing.assert_array_equal(images.x[:16], train.x)
+    np.testing.assert_array_equal(images.source_index[:16], train.source_index)
+    # Label and pixels are those of the position, which counts on from 20.
+    positions = images.source_index[16:] - TRAIN
+    np.testing.assert_array_equal(images.y[16:], 1000 + positions)
+    np.testing.assert_array_equal(images.x[16:, 3, 5, 0], positions)
+    assert images.x.dtype == np.uint8 and images.y.dtype == np.int32
+
+
+def test_extra_images_are_drawn_without_replacement_and_always_the_same():
+    def drawn(**options):
+        return more(**options).read_train("somewhere").y[TRAIN:] - 1000
+
+    expected = np.random.default_rng(0).choice(EXTRA, 7, replace=False)
+    assert drawn(extra=7).tolist() == sorted(expected)
+    assert drawn(extra=7, flip=True).tolist() == sorted(expected)
+    # All there are: each once.
+    assert drawn(extra=EXTRA).tolist() == list(range(EXTRA))
+
+
+@pytest.mark.parametrize(("holdout", "extra"), [(0, 0), (3, 0), (0, 5), (3, 5)])
+def test_train_size_is_what_is_trained_on(holdout, extra):
+    made = more(holdout=holdout, extra=extra)
+    assert made.train_size == 20 - holdout + extra
+    assert len(made.read_train("somewhere")) == made.train_size
+
+
+def test_extra_images_are_only_trained_on():
+    made, without = more(extra=9, holdout=3), dataset(holdout=3)
+    for name in ("read_test", "read_all_train"):
+        found = getattr(made, name)("somewhere").y.tolist()
+        assert found == getattr(without, name)("somewhere").y.tolist()
+    watched = made.read_watched(1000, "somewhere").y.tolist()
+    assert watched == without.read_watched(1000, "somewhere").y.tolist()
+
+
+def test_extra_images_are_standardised_as_well():
+    """One pixel 0 and 23 of p: mean 23 p / 24, so they stand at -23 to 1; over 23."""
+    images = more(extra=EXTRA, standardize=True).read_train("somewhere")
+    expected = np.full(24, 1 / 23)
+    expected[0] = -1
+    # The first of them has no contrast.
+    for image in images.x[TRAIN + 1 :]:
+        np.testing.assert_allclose(image.ravel(), (expected + 1) / 2, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("source", "extra", "message"),
+    [
+        (WITH_EXTRA, -1, "`extra` must be from 0 to 40, .*received -1"),
+        (WITH_EXTRA, 41, "`extra` must be from 0 to 40, .*received 41"),
+        (SOURCE, 1, "`extra` must be 0 where the data set has no split `extra`"),
+        (SOURCE, -1, "`extra` must be 0 where the data set has no split `extra`"),
+    ],
+)
+def test_as_many_extra_images_as_there_are(source, extra, message):
+    with pytest.raises(ValueError, match=message):
+        Dataset(source=source, extra=extra)
+
+
+def test_the_extra_images_of_svhn():
+    """Netzer et al. 2011: 531,131 additional, somewhat less difficult samples."""
+    assert data.get("svhn_cropped").sizes["extra"] == 531_131
+    made = Dataset(source=data.get("svhn_cropped"), extra=80_000)
+    assert made.train_size == 73_257 + 80_000
+    assert len(set(made._extra_positions())) == 80_000

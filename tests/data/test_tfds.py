@@ -1,4 +1,5 @@
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -120,8 +121,9 @@ def test_damaged_records(prepared, damage):
     assert len(source.read("mnist", "test", data_dir)) == 10
 
 
+@pytest.mark.parametrize("positions", [None, np.array([0, 3])])
 @pytest.mark.parametrize("promised", [21, 19])
-def test_another_number_of_examples_than_promised(prepared, promised):
+def test_another_number_of_examples_than_promised(prepared, promised, positions):
     data_dir, directory = prepared
     path = directory / "dataset_info.json"
     info = json.loads(path.read_text())
@@ -129,7 +131,7 @@ def test_another_number_of_examples_than_promised(prepared, promised):
     train["shardLengths"] = [str(promised)]
     path.write_text(json.dumps(info))
     with pytest.raises(RunError, match="incomplete"):
-        source.read("mnist", "train", data_dir)
+        source.read("mnist", "train", data_dir, positions)
 
 
 def test_damaged_metadata(prepared):
@@ -138,6 +140,51 @@ def test_damaged_metadata(prepared):
     with pytest.raises(RunError) as caught:
         source.read("mnist", "train", data_dir)
     assert "data set mnist" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("positions", [[0, 3, 4, 19], [7], list(range(20)), []])
+def test_some_positions_of_a_split(prepared, positions):
+    data_dir, _ = prepared
+    whole = source.read("mnist", "train", data_dir)
+    found = source.read("mnist", "train", data_dir, np.array(positions, int))
+    expected = whole.take(np.array(positions, int))
+    np.testing.assert_array_equal(found.x, expected.x)
+    np.testing.assert_array_equal(found.y, expected.y)
+    assert found.y.dtype == np.int32 and found.source_index.tolist() == positions
+
+
+def test_a_position_that_is_not_there(prepared):
+    data_dir, _ = prepared
+    with pytest.raises(RunError, match="incomplete: 20 of 21 train examples"):
+        source.read("mnist", "train", data_dir, np.array([3, 20]))
+
+
+def test_a_source_with_more_images_takes_positions():
+    with tfds.testing.mock_data(num_examples=5):
+        images = data.get("svhn_cropped").read("extra", None, np.array([1, 4]))
+        with pytest.raises(RunError, match="incomplete: 5 of 6 extra examples"):
+            data.get("svhn_cropped").read("extra", None, np.array([5]))
+    assert images.x.shape == (2, 32, 32, 3)
+
+
+def test_what_is_not_kept_is_gone_before_more_is_read():
+    """Eight examples in batches of 3, 3 and 2, of which the second has none."""
+    arrays = []
+
+    def batch(start, end):
+        values = np.arange(start, end)
+        arrays.append(weakref.ref(values))
+        return {"image": values, "label": values + 10}
+
+    def batches():
+        for start, end in ((0, 3), (3, 6), (6, 8)):
+            yield batch(start, end)
+            assert arrays[-1]() is None
+
+    count, kept = source._kept(batches(), np.array([1, 2, 7]))
+    assert count == 8 and len(arrays) == 3
+    assert [part["image"].tolist() for part in kept] == [[1, 2], [], [7]]
+    assert [part["label"].tolist() for part in kept] == [[11, 12], [], [17]]
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])

@@ -10,6 +10,8 @@ from tfadv.defenses import (
     E2SAD,
     AdversarialNetwork,
     AdversarialTraining,
+    Ensemble,
+    GeneratorAttack,
     Kurakin,
     Minimax,
     Standard,
@@ -24,6 +26,10 @@ TABLE = {
     "adversarial_network": lambda c, attack: AdversarialNetwork(
         c, generator=generator(), eps=attack.eps, regularizer="exact"
     ),
+    "ensemble": lambda c, attack: Ensemble(c, attack=attack, sources=[source]),
+    "generator_attack": lambda c, attack: GeneratorAttack(
+        c, generator=generator(), eps=attack.eps
+    ),
     "e2sad": lambda c, attack: E2SAD(c, attack=attack, eps2=attack.eps / 3),
     "minimax": lambda c, attack: Minimax(c, attack=attack),
     "kurakin": lambda c, attack: Kurakin(c, attack=attack, eps_law="constant"),
@@ -32,13 +38,18 @@ TABLE = {
     ),
 }
 # Training passes of the classifier in a step, where they are not one.
-PASSES = {"adversarial_network": 2}
+PASSES = {"adversarial_network": 2, "generator_attack": 0}
 EVERY = pytest.mark.parametrize("name", TABLE)
 
 SHAPE, CLASSES, N = (4, 4, 1), 3, 8
 RANDOM = np.random.default_rng(0)
 X = RANDOM.uniform(size=(3 * N, *SHAPE)).astype(np.float32)
 Y = RANDOM.integers(0, CLASSES, 3 * N).astype(np.int32)
+
+
+def source(x):
+    """A finished model: x -> logits."""
+    return tf.reshape(x, [-1, 16])[:, :CLASSES] ** 2
 
 
 def generator():
@@ -77,7 +88,7 @@ def make(name, layers, attack=None, *, momentum=0.0, run_eagerly=False):
     optimizer = keras.optimizers.SGD(0.1, momentum=momentum)
     defense.compile(optimizer, run_eagerly=run_eagerly)
     defense.build((None, *SHAPE))
-    optimizer.build(classifier.trainable_variables)
+    optimizer.build(defense.trained_variables)
     return defense
 
 
@@ -93,11 +104,11 @@ def test_the_table_covers_every_defence():
 @EVERY
 def test_training_moves_every_variable_and_lowers_the_loss(name):
     defense = make(name, normalized)
-    before = [v.numpy().copy() for v in defense.classifier.trainable_variables]
+    before = [v.numpy().copy() for v in defense.trained_variables]
     losses = fit(defense, epochs=8).history["loss"]
     assert np.isfinite(losses).all()
     assert losses[-1] < losses[0]
-    moved = [v.numpy() for v in defense.classifier.trainable_variables]
+    moved = [v.numpy() for v in defense.trained_variables]
     assert not any(map(np.array_equal, before, moved))
     assert np.isfinite(np.concatenate([w.ravel() for w in moved])).all()
 

@@ -41,6 +41,22 @@ def test_a_generator_is_named_with_its_file(tmp_path):
     assert entry.attack == attacks.Generator(eps=8 / 255, generator=path)
 
 
+def test_a_generator_without_a_file_is_the_one_beside_the_model(tmp_path):
+    entries = build("generator", "step_fgsm")
+    assert entries[0].label == "generator"
+    with pytest.raises(UsageError, match=f"there is none in {tmp_path}: name one"):
+        suite.for_model(entries, tmp_path)
+    image = keras.Input((4, 4, 1), name="image")
+    path = str(tmp_path / "generator.keras")
+    keras.Model(image, keras.layers.Activation("tanh")(image)).save(path)
+    found = suite.for_model(entries, tmp_path)
+    assert found[0].label == "generator"
+    assert found[0].attack == attacks.Generator(eps=8 / 255, generator=path)
+    assert found[1:] == entries[1:]
+    # One that has a file keeps it, wherever it is tried.
+    assert suite.for_model(found, tmp_path / "other") == found
+
+
 @pytest.mark.parametrize("eps", [(0.1, 0.2, 0.3), (0.3, 0.1, 0.2)])
 def test_an_entry_holds_the_attack_at_the_largest_eps(eps):
     assert {entry.attack.eps for entry in build("step_fgsm", eps=eps)} == {0.3}
@@ -54,7 +70,6 @@ def test_an_entry_holds_the_attack_at_the_largest_eps(eps):
         ([{"name": "pgd", "steps": "3"}], [0.1], "x.toml.*steps.*int.*'3'"),
         ([{"name": "pgd", "eps": 0.1}], [0.1], "x.toml.*leave `eps` out"),
         ([{"steps": 3}], [0.1], "x.toml.*no key 'name'"),
-        (["generator"], [0.1], "x.toml.*missing key 'generator'"),
         (["generator:nowhere.keras"], [0.1], "no generator at nowhere.keras"),
         (["pgd:nowhere.keras"], [0.1], "x.toml.*unknown key 'generator'"),
         (["pgd", "pgd"], [0.1], "x.toml.*names 'pgd' twice"),

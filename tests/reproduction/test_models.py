@@ -202,6 +202,45 @@ def test_other_stored_images_lie_elsewhere(tmp_path):
     assert len(paths) == 3
 
 
+GENERATOR = """
+    [models.generator]
+    config = "generator.toml"
+    sources = ["plain"]
+    """
+
+
+def test_finished_models_are_those_of_the_table(tmp_path):
+    found = models(tmp_path, tiny.WHITE + tiny.MODELS + GENERATOR)
+    generator, plain = found.get("generator"), found.get("plain")
+    assert generator.sources == [plain]
+    assert [one.name for one in in_order([generator])] == [
+        "start",
+        "plain",
+        "generator",
+    ]
+    changed_source = GENERATOR.replace('["plain"]', '["start"]')
+    other = models(tmp_path, tiny.WHITE + tiny.MODELS + changed_source)
+    assert other.get("generator").path != generator.path
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('sources = ["plain"]', "", "give both or neither"),
+        ('config = "generator.toml"', 'config = "plain.toml"', "give both or neither"),
+        (
+            'sources = ["plain"]',
+            'sources = ["plain"]\nset = ["model.width=8"]',
+            "the model 'plain' that it needs has model.width = 4, this one 8",
+        ),
+    ],
+)
+def test_finished_models_that_cannot_be(tmp_path, old, new, message):
+    text = tiny.WHITE + tiny.MODELS + GENERATOR.replace(old, new)
+    with pytest.raises(UsageError, match=message):
+        models(tmp_path, text).get("generator")
+
+
 def test_needed_models_come_first_and_once(tmp_path):
     found = models(tmp_path, tiny.WHITE + tiny.MODELS + CASCADE)
     wanted = [found.get("cascade"), found.get("hard"), found.get("plain")]

@@ -310,6 +310,29 @@ def test_markdown_by_hand():
     assert outcome.render(SMALL, markdown=True) == MARKDOWN.strip("\n")
 
 
+def test_white_and_black_box_stand_side_by_side():
+    """A black-box column says whose images they are, once, whatever its name."""
+    cells = [
+        SMALL["cells"][0]
+        | {"attack": attack, "eps": eps, "source": source, "published": number}
+        for attack, eps, source, number in (
+            ("clean", 0.0, None, 99.14),
+            ("fgs", 0.3, None, 36.0),
+            ("fgs_from", 0.3, "A2", 69.37),
+            ("fgs_from", 0.3, "B2", 92.88),
+            # Of a white-box attack no part of the name is left out.
+            ("far_from", 0.3, None, 10.0),
+            ("pgd", 16 / 255, "A2", 37.1),
+        )
+    ]
+    page = outcome.render(SMALL | {"cells": cells}, markdown=True).splitlines()
+    assert page[0] == (
+        "|  |  | clean | fgs 0.3 | fgs 0.3 from A2 | fgs 0.3 from B2 | far_from 0.3 | "
+        "pgd 16/255 from A2 |"
+    )
+    assert page[2] == "| A | published | 99.1 | 36.0 | 69.4 | 92.9 | 10.0 | 37.1 |"
+
+
 def test_before_anything_is_measured_no_number_of_images_is_known():
     cell = SMALL["cells"][0] | {"measured": None, "n": None}
     lines = outcome.render(SMALL | {"cells": [cell]}).splitlines()

@@ -16,6 +16,7 @@ import pytest
 
 from tests.reproduction import tiny
 from tfadv import config, predictor, run
+from tfadv.attacks import Generator, StepFGSM
 from tfadv.data import Dataset, digits, pipeline
 from tfadv.data.adversarial import StoredImages
 from tfadv.errors import RunError, Stopped, UsageError
@@ -157,6 +158,67 @@ def test_other_images_are_another_measurement(white, workdir):
     assert again == white[1]
 
 
+def test_statistics_of_batches_are_another_measurement(white, workdir, monkeypatch):
+    """Of 30 images, the first 20 in the order of seed 0 fill a batch of 20."""
+    modes, load = [], predictor.load
+
+    def note(path, adapter, bn):
+        modes.append(bn)
+        return load(path, adapter, bn)
+
+    path, place = tiny.write(workdir.parent, WHITE), workdir / "batch.json"
+    before = {p for p in workdir.rglob("measured/*")}
+    with monkeypatch.context() as patch:
+        patch.setattr(predictor, "load", note)
+        made, noted = tiny.reproduced(path, workdir, bn_eval="batch", output=place)
+    # As many models, of which none is trained anew, and as many measurements.
+    assert (modes, noted["trained"]) == (["batch"] * 2, [])
+    assert len({p for p in workdir.rglob("measured/*")} - before) == len(before) == 5
+    images = digits.read("test").take(np.random.default_rng(0).permutation(30)[:20])
+    hard = named(workdir)("hard")
+    # The network has no batch normalisation.
+    predict = predictor.load(hard.path / "model.keras")
+    entry = suite.build(config.Evaluate(attacks=("step_fgsm",), eps=EPS), where="here")
+    rows = measure(predict, images, entry[:1], EPS, batch_size=20, progress=False)
+    expected = [round(100 * row["accuracy"], 2) for row in rows]
+    assert list(shown(made, "Hard, trained").values()) == expected
+    assert {cell["n"] for cell in made["cells"]} == {20}
+
+    assert (made["bn_eval"], made["batch_size"]) == ("batch", 20)
+    head = "# White box, with the statistics of batches of 20 (bn_eval = batch)"
+    assert place.with_suffix(".md").read_text().splitlines()[0] == head
+    assert read_json(place, "the outcome") == made
+    assert not {"bn_eval", "batch_size"} & set(white[1])
+    assert (workdir / "tiny.md").read_text().splitlines()[0] == "# White box"
+
+    # Another size of the batch is another measurement, and the old ones are there.
+    other, noted = tiny.reproduced(
+        path, workdir, bn_eval="batch", batch_size=10, output=workdir / "ten.json"
+    )
+    assert noted["trained"] == []
+    assert {cell["n"] for cell in other["cells"]} == {30}
+    for module, name in ((run, "fit"), (reproduce, "measure")):
+        monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("done again"))
+    again, _ = tiny.reproduced(path, workdir, bn_eval="batch", output=place)
+    assert again == made
+    assert tiny.reproduced(path, workdir)[0] == white[1]
+
+
+def test_one_file_holds_one_kind_of_statistics(workdir):
+    path, place = tiny.write(workdir.parent, WHITE), workdir / "tiny.json"
+    with pytest.raises(UsageError) as caught:
+        tiny.reproduced(path, workdir, bn_eval="batch")
+    assert str(caught.value).startswith(
+        f"{place} holds tiny at fraction 1.0, this is tiny at fraction 1.0 with "
+        "statistics of batches of 20, and one file holds one of them"
+    )
+    made = json.loads(place.read_text())
+    place.write_text(json.dumps(made | {"bn_eval": "batch", "batch_size": 10}))
+    for options in ({}, {"bn_eval": "batch"}):
+        with pytest.raises(UsageError, match="with statistics of batches of 10, this"):
+            tiny.reproduced(path, workdir, **options)
+
+
 def test_rows_that_are_not_chosen_keep_what_they_had(white, workdir):
     path = tiny.write(workdir.parent, WHITE)
     # Of a table that was made elsewhere, so nothing but the file knows of it.
@@ -279,6 +341,139 @@ def test_two_names_of_one_model_are_one_source(workdir, crafted):
     for attack in ("step_fgsm", "iter_fgsm"):
         one, other = (found[attack, 32, name] for name in ("plain", "again"))
         assert one["measured"] == other["measured"]
+
+
+def labels(folder, text):
+    """What is planned for a table of which nothing is done."""
+    table = tiny.read(folder, text)
+    bench = reproduce.Bench(table, Models(table, folder / "work"), 30, 20, None)
+    return [task.label for task in bench.plan(table.rows)]
+
+
+def test_a_source_waits_for_all_its_targets(tmp_path):
+    assert labels(tmp_path, BLACK + tiny.MODELS) == [
+        "training start, seed 1, 10 of 10 steps",
+        "training plain, seed 1, 40 of 40 steps",
+        "training hard, seed 1, 40 of 40 steps",
+        "measuring plain, seed 1: step_fgsm crafted on plain",
+        "measuring plain, seed 1: iter_fgsm crafted on plain",
+        "measuring hard, seed 1: step_fgsm crafted on plain",
+        "measuring plain, seed 1: step_fgsm crafted on hard",
+        "measuring plain, seed 1: iter_fgsm crafted on hard",
+        "measuring hard, seed 1: step_fgsm crafted on hard",
+        "measuring hard, seed 1: iter_fgsm crafted on hard",
+    ]
+
+
+# --------------------------------------------------------------------- both in a table
+
+
+MIXED = """
+    title = "White and black box"
+    attacks = [
+        { as = "fgs", name = "step_fgsm", eps = ["16/255", "32/255"] },
+        { as = "fgs_from", name = "step_fgsm", sources = ["plain", "other"] },
+    ]
+    eps = ["32/255"]
+    [models.other]
+    config = "plain.toml"
+    seed = 2
+    [[rows]]
+    name = "P"
+    model = "plain"
+    clean = 90
+    fgs = [80, 70]
+    fgs_from = [nan, 60]
+    [[rows]]
+    name = "H"
+    model = "hard"
+    clean = 95
+    fgs = [nan, 75]
+    fgs_from = [55, 65]
+    """
+
+
+def test_the_white_box_does_not_wait_for_the_black_box(tmp_path):
+    assert labels(tmp_path, MIXED + tiny.MODELS) == [
+        # Row by row.
+        "training start, seed 1, 10 of 10 steps",
+        "training plain, seed 1, 40 of 40 steps",
+        "measuring plain, seed 1: clean",
+        "measuring plain, seed 1: fgs",
+        "training hard, seed 1, 40 of 40 steps",
+        "measuring hard, seed 1: clean",
+        "measuring hard, seed 1: fgs",
+        # Source by source: that of the first cell, then one that is a row as well.
+        "training other, seed 2, 40 of 40 steps",
+        "measuring plain, seed 1: fgs_from crafted on other",
+        "measuring hard, seed 1: fgs_from crafted on other",
+        "measuring hard, seed 1: fgs_from crafted on plain",
+    ]
+
+
+def test_a_source_does_not_wait_for_another_source(tmp_path):
+    text = MIXED.replace('["plain", "other"]', '["other", "last"]').replace(
+        "nan, 60", "60, 50"
+    )
+    last = '\n[models.last]\nconfig = "plain.toml"\nseed = 3\n'
+    found = [
+        label.split(", ")[0] for label in labels(tmp_path, text + tiny.MODELS + last)
+    ]
+    assert found[7:] == [
+        *("training other", "measuring plain", "measuring hard"),
+        *("training last", "measuring plain", "measuring hard"),
+    ]
+
+
+def test_white_and_black_box_side_by_side(workdir, crafted):
+    path = tiny.write(workdir.parent, MIXED + tiny.MODELS, "mixed")
+    made, noted = tiny.reproduced(path, workdir)
+    get = named(workdir, MIXED + tiny.MODELS)
+    assert noted["trained"] == [get("other").path.name]
+    # Once on each source, whatever the number of targets.
+    assert crafted == ["step_fgsm", "step_fgsm"]
+
+    names = ("plain", "hard", "other")
+    predict = {name: predictor.load(get(name).path / "model.keras") for name in names}
+    images = digits.read("test").take(slice(30))
+    x = pipeline.to_float(images.x)
+    sizes = {round(255 * eps): eps for eps in EPS}
+
+    def percent(target, source, pixels):
+        x_adv = x
+        if pixels:
+            x_adv = StepFGSM(eps=sizes[pixels])(predict[source], x, images.y)
+        right = np.argmax(predict[target](x_adv), axis=1) == images.y
+        return round(100 * right.mean(), 2)
+
+    # (row, attack, eps, source), the target and the model that is crafted on.
+    places = {
+        ("P", "clean", 0, None): ("plain", None),
+        ("P", "fgs", 16, None): ("plain", "plain"),
+        ("P", "fgs", 32, None): ("plain", "plain"),
+        ("P", "fgs_from", 32, "other"): ("plain", "other"),
+        ("H", "clean", 0, None): ("hard", None),
+        ("H", "fgs", 16, None): ("hard", "hard"),
+        ("H", "fgs", 32, None): ("hard", "hard"),
+        ("H", "fgs_from", 32, "plain"): ("hard", "plain"),
+        ("H", "fgs_from", 32, "other"): ("hard", "other"),
+    }
+    expected = {
+        place: percent(target, source, place[2])
+        for place, (target, source) in places.items()
+    }
+    assert {place: cell["measured"] for place, cell in cells(made).items()} == expected
+    # They would tell the white box from the black one.
+    for row in "PH":
+        assert expected[row, "fgs", 32, None] != expected[row, "fgs_from", 32, "other"]
+    header = (workdir / "mixed.md").read_text().splitlines()[4]
+    assert header == (
+        "|  |  | clean | fgs 16/255 | fgs 32/255 | fgs 32/255 from other | "
+        "fgs 32/255 from plain |"
+    )
+
+    again, noted = tiny.reproduced(path, workdir)
+    assert (again, noted["trained"], len(crafted)) == (made, [], 2)
 
 
 # ------------------------------------------------------------------------ seeds, stored
@@ -566,6 +761,8 @@ CROPPED = """
         (WHITE, {"num_examples": 0}, "`num_examples` must be at least 1; received 0"),
         (WHITE, {"batch_size": 451}, "`batch_size` must be at most the 450 test"),
         (WHITE, {"batch_size": 0}, "`batch_size` must be at least 1; received 0"),
+        (WHITE, {"bn_eval": "bach"}, "bn_eval: 'bach' is none of 'moving', 'batch'"),
+        (WHITE, {"bn_eval": "batch", "num_examples": 19}, "only whole batches count"),
         (WHITE, {"output": "out.md"}, "--output must end in .json; received out.md"),
         (WHITE.replace("step_fgsm", "step_fsgm"), {}, "attack 'step_fsgm'; did you"),
         (WHITE.replace('"32/255"', "32"), {}, r"received 32. Write '32/255'\?"),
@@ -726,6 +923,7 @@ def no_tensorflow(tmp_path_factory):
         ("--table=absent.toml", "absent.toml: cannot be read"),
         ("--table={typo}", "typo.toml: unknown key 'titel'; did you mean 'title'"),
         ("--table=na2018_table1 --num_examples=0", "num_examples"),
+        ("--table=na2018_table1 --bn_eval=bacth", "--bn_eval"),
         ("--table=na2018_table1 --fraction=half", "--fraction"),
     ],
 )
@@ -812,3 +1010,42 @@ def test_a_table_of_one_s_own_stopped_and_continued(tmp_path):
     (model,) = (workdir / "models").iterdir()
     expected = accuracies(types.SimpleNamespace(path=model), "step_fgsm", n=60)
     assert found["clean", 0, None]["measured"] == expected["clean", 0, None]
+
+
+# ------------------------------------------------------------- generators as an attack
+
+BY_GENERATOR = """
+    title = "A generator, tried on whom it was trained against and on another"
+    attacks = [{ as = "by", name = "generator", sources = ["generator"] }]
+    eps = ["32/255"]
+    [[rows]]
+    name = "Plain"
+    model = "plain"
+    clean = 90.0
+    by = [50.0]
+    [[rows]]
+    name = "Hard"
+    model = "hard"
+    by = [60.0]
+    [models.generator]
+    config = "generator.toml"
+    sources = ["plain"]
+    """
+
+
+def test_a_generator_of_a_table_attacks_its_models(workdir):
+    path = tiny.write(workdir.parent, BY_GENERATOR + tiny.MODELS, "by")
+    made, noted = tiny.reproduced(path, workdir)
+    get = named(workdir, BY_GENERATOR + tiny.MODELS)
+    generator = get("generator").path
+    # Its source was there.
+    assert noted["trained"] == [generator.name]
+    assert made["cells"][1]["source"] == "generator"
+    images = digits.read("test").take(slice(30))
+    x, y = pipeline.to_float(images.x), images.y
+    attack = Generator(eps=32 / 255, generator=str(generator / "generator.keras"))
+    x_adv = attack(None, x, y)
+    logits = predictor.load(get("plain").path / "model.keras")(x_adv)
+    right = 100 * np.mean(np.argmax(logits, 1) == y)
+    assert made["cells"][1]["measured"] == pytest.approx(right, abs=0.01)
+    assert [cell["row"] for cell in made["cells"]] == ["Plain", "Plain", "Hard"]

@@ -13,7 +13,11 @@ from tfadv.reproduction.models import Models
 ROOT = pathlib.Path(__file__).resolve().parents[2] / "configs" / "tables"
 NA2018 = [f"na2018_table{number}" for number in range(1, 11)]
 E2SAD = [f"e2sad2019_table{number}" for number in range(1, 4)]
-ALL = [*NA2018, *E2SAD, "e2sad2019_table3_literal"]
+WANG = [
+    *(f"wang2019_table{number}" for number in (1, 2, 3, 5, 6, 7)),
+    *(f"wang2019_table4_{data}" for data in ("mnist", "svhn", "cifar10")),
+]
+ALL = [*NA2018, *E2SAD, "e2sad2019_table3_literal", *WANG]
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +158,70 @@ def test_numbers_that_the_paper_of_e2sad_repeats(published):
         assert number == pytest.approx(white[row, "ifgsm30", 76, None][0], abs=0.02)
 
 
+# Pixels of 255: 0.3 is 76.5, 0.05 is 12.75, 8/256 is 7.97. A2, B2, C2: A', B', C'.
+@pytest.mark.parametrize(
+    ("table", "row", "attack", "eps", "source", "number"),
+    [
+        ("1", "standard (A)", "clean", 0, None, 99.14),
+        ("1", "standard (A)", "pgd_from", 76, "A2", 37.10),
+        ("1", "adversarial PGD (B)", "fgs", 76, None, 95.6),
+        ("1", "adversarial PGD (B)", "fgs_from", 76, "C2", 96.80),
+        ("1", "adversarial network (C)", "pgd", 76, None, 56.51),
+        ("1", "adversarial network (C)", "pgd_from", 76, "B2", 98.10),
+        ("2", "standard (A)", "fgs_from", 13, "B2", 62.52),
+        ("2", "adversarial PGD (B)", "pgd", 13, None, 43.05),
+        ("2", "adversarial network (C)", "pgd_from", 13, "C2", 70.35),
+        ("3", "standard (A)", "pgd", 8, None, 4.85),
+        ("3", "adversarial PGD (B)", "clean", 0, None, 75.03),
+        ("3", "adversarial network (C)", "fgs_from", 8, "A2", 79.56),
+        ("4_mnist", "ensemble (E)", "pgd_from", 76, "C2", 75.87),
+        ("4_svhn", "ensemble (E)", "pgd", 13, None, 0.36),
+        ("4_cifar10", "ensemble (E)", "fgs_from", 8, "B2", 64.32),
+        # The generator, and whom it attacks.
+        ("5", "original (A)", "generator", 8, "G1_64", 7.42),
+        ("5", "standard, another seed (A2)", "generator", 8, "G1_8", 38.42),
+        ("5", "adversarial PGD (B)", "generator", 8, "G3", 73.04),
+        ("5", "adversarial network (C)", "generator", 8, "G2", 85.12),
+        ("6", "autoencoder, 8 filters (G1)", "pgd_from", 8, "A2", 74.15),
+        ("6", "random Gaussian (G2)", "fgs", 8, None, 69.43),
+        ("6", "label (G3)", "pgd_from", 8, "B2", 68.81),
+        ("7", "standard (A)", "fgs_from", 8, "C2", 50.77),
+        ("7", "adversarial PGD (B)", "pgd_from", 8, "B2", 29.79),
+        ("7", "adversarial network (C)", "clean", 0, None, 69.94),
+    ],
+)
+def test_a_number_of_wang_is_where_the_paper_has_it(
+    published, table, row, attack, eps, source, number
+):
+    cells = published[f"wang2019_table{table}"]
+    assert cells[row, attack, eps, source] == (number, None)
+
+
+def test_no_cell_of_wang_is_missing(published):
+    """A whole line has clean, two in the white box, two from each of three sources."""
+    counts = {name: len(published[name]) for name in WANG}
+    lines = {"1": 3, "2": 3, "3": 3, "4_mnist": 2, "4_svhn": 2, "4_cifar10": 2, "7": 3}
+    expected = {f"wang2019_table{number}": 9 * n for number, n in lines.items()}
+    expected |= {"wang2019_table5": 4 * 4, "wang2019_table6": 4 * 7}
+    assert counts == expected
+    for name in WANG:
+        assert all(number is not None for number, _ in published[name].values())
+
+
+def test_numbers_that_the_paper_of_wang_repeats(published):
+    """The adversarial network of tables 1 to 3 is in table 4, on CIFAR-10 in 6 too."""
+
+    def of_row(table, row):
+        cells = published[f"wang2019_table{table}"]
+        return {key[1:]: value for key, value in cells.items() if key[0] == row}
+
+    network = "adversarial network (C)"
+    for table, data in (("1", "mnist"), ("2", "svhn"), ("3", "cifar10")):
+        assert of_row(f"4_{data}", network) == of_row(table, network)
+    without_c = {k: v for k, v in of_row("3", network).items() if k[-1] != "C2"}
+    assert of_row("6", "autoencoder, 64 filters (G1)") == without_c
+
+
 def test_numbers_with_their_deviation(published):
     cells = published["na2018_table3"]
     assert cells["Kurakin's", "step_ll", 16, None] == (84.6, 2.89)
@@ -206,7 +274,8 @@ def test_every_configuration_of_the_tables_can_be_made(tmp_path):
             found = Models(table, tmp_path).get(model)
             exp = found.experiment
             file = pathlib.Path(table.models[model].config).resolve()
-            kind = (file, str(exp.attack))
+            generator = exp.config.get("generator") or {}
+            kind = (file, str(exp.attack), generator.get("name"))
             # 110 layers take longer and are the same code.
             if kind not in made and exp.config["model"].get("depth") != 110:
                 made.add(kind)
@@ -217,7 +286,9 @@ def test_every_configuration_of_the_tables_can_be_made(tmp_path):
     # Na et al.: 4 on MNIST, 6 on CIFAR-10 and two of them with two other attacks.
     # e2SAD: 5 on MNIST and one of them with another attack, 4 on SVHN, 4 again on
     # images that are standardised before.
-    assert (len(networks), len(made)) == (5, 28)
+    # Wang & Yu: 4 on each of three data sets, 3 on CIFAR-100; on CIFAR-10 generators
+    # against A, and these and the adversarial network with two other generators.
+    assert (len(networks), len(made)) == (5 + 4, 28 + 20)
 
 
 # --------------------------------------------------------------------- reading a table
@@ -331,6 +402,67 @@ def test_an_attack_may_have_sizes_of_its_own(tmp_path):
     assert cells[3:] == [("far", 0.3, 20.0), ("far", 0.4, 10.0)]
 
 
+SIDES = """
+    title = "White and black box"
+    attacks = [
+        { as = "fgs", name = "step_fgsm" },
+        { as = "fgs_from", name = "step_fgsm", eps = ["8/255"], sources = ["hard"] },
+    ]
+    eps = ["16/255", "32/255"]
+    [[rows]]
+    name = "P"
+    model = "plain"
+    clean = 90.0
+    fgs = [80.0, nan]
+    fgs_from = 40.0
+    """
+
+
+def places(table):
+    (row,) = table.rows
+    return [(c.attack, c.eps, c.source, c.published) for c in row.cells]
+
+
+def test_an_attack_may_have_sources_of_its_own(tmp_path):
+    table = tiny.read(tmp_path, SIDES + tiny.MODELS)
+    white = [
+        ("clean", 0.0, None, 90.0),
+        ("fgs", 16 / 255, None, 80.0),
+        ("fgs", 32 / 255, None, None),
+    ]
+    assert places(table) == [*white, ("fgs_from", 8 / 255, "hard", 40.0)]
+    # It is no argument of the attack.
+    plain = {"name": "step_fgsm"}
+    assert table.attacks == {"fgs": plain, "fgs_from": plain}
+    # Its lists are over its sources, in their order; an empty place is left empty.
+    text = SIDES.replace('["hard"]', '["start", "hard", "plain"]').replace(
+        "fgs_from = 40.0", "fgs_from = [40.0, nan, 50.0]"
+    )
+    assert places(tiny.read(tmp_path, text + tiny.MODELS)) == [
+        *white,
+        ("fgs_from", 8 / 255, "start", 40.0),
+        ("fgs_from", 8 / 255, "plain", 50.0),
+    ]
+
+
+def test_an_attack_without_sources_in_a_black_box_table(tmp_path):
+    attacks = """[
+        { name = "step_fgsm", eps = [0.5] },
+        { as = "white", name = "step_fgsm", sources = [] },
+        { as = "other", name = "step_fgsm", sources = ["start"], eps = [0.3] },
+    ]"""
+    text = BLACK.replace('["step_fgsm"]', attacks).replace(
+        "clean = 90.0", "other = 10.0\n    white = [30.0, 20.0]"
+    )
+    text = text.replace('["16/255"]', "[0.1, 0.2]")
+    assert places(tiny.read(tmp_path, text + tiny.MODELS)) == [
+        ("step_fgsm", 0.5, "hard", 40.0),
+        ("white", 0.1, None, 30.0),
+        ("white", 0.2, None, 20.0),
+        ("other", 0.3, "start", 10.0),
+    ]
+
+
 def test_models_may_come_from_another_file(tmp_path):
     (tmp_path / "models").mkdir()
     shared = textwrap.dedent(tiny.MODELS).replace('config = "', 'config = "../')
@@ -414,6 +546,35 @@ ONE_EPS = 'eps = ["16/255"]\n'
         (
             *("attacks", "attacks = [{ name = 'pgd', eps = [0.1, 0.1] }]"),
             "pgd: `eps` must differ; 0.1 is there twice",
+        ),
+        (
+            *("attacks", "attacks = [{ name = 'pgd', sources = ['n'] }]"),
+            "attacks pgd: an attack with `sources` has one eps; received 2",
+        ),
+        (
+            "attacks",
+            "attacks = [{ name = 'pgd', sources = ['m'], eps = [0.1, 0.2, 0.3] }]",
+            "pgd: an attack with `sources` has one eps; received 3.*`eps` of its own",
+        ),
+        (
+            "attacks",
+            "attacks = [{ name = 'pgd', sources = ['n'], eps = [0.1] }]",
+            "attacks pgd sources: unknown model 'n'",
+        ),
+        (
+            *("attacks", "attacks = [{ name = 'pgd', sources = ['m', 'm'] }]"),
+            "pgd: `sources` must differ; 'm' is there twice",
+        ),
+        (
+            *("attacks", "attacks = [{ name = 'pgd', sources = 5 }]"),
+            r"pgd sources\[0\]: expected str, received 5",
+        ),
+        # Both would be printed as "pgd 0.1 from m".
+        (
+            "attacks",
+            "attacks = [{ name = 'pgd', sources = ['m'], eps = [0.1] },"
+            " { as = 'pgd_from', name = 'pgd', sources = ['m'], eps = [0.1] }]",
+            "black-box columns without `_from` must differ; 'pgd' is there twice",
         ),
         # Models.
         ("models", "", "unknown model 'm'"),

@@ -45,6 +45,17 @@ CONFIGS = {
         source = "hard.toml"
         max_eps = "2/255"
         """,
+    "generator": """
+        base = "plain.toml"
+        [sources]
+        configs = ["plain.toml"]
+        [defense]
+        name = "generator_attack"
+        eps = "32/255"
+        [generator]
+        name = "g1"
+        k = 2
+        """,
 }
 
 # Two models that go on from the same ten steps.

@@ -22,10 +22,12 @@ class Generator:
     Args:
         eps: size of the perturbation, in the units of x; a number or a tensor
             [n, 1, 1, 1].
-        generator: a `keras.Model` of `models.generators`, or the path of one.
+        generator: a `keras.Model` of `models.generators`, or the path of one. None
+            means the one that was trained beside the model that is attacked; whoever
+            has opened that model puts it here (`suite.for_model`).
 
     Raises:
-        ValueError: `eps` outside [0, 1].
+        ValueError: `eps` outside [0, 1]; None, when it is called.
         UsageError: there is no file at the path, or it holds no generator.
         RunError: the file cannot be read.
 
@@ -33,14 +35,17 @@ class Generator:
     """
 
     eps: float
-    generator: str | keras.Model
+    generator: str | keras.Model | None = None
 
     def __post_init__(self):
         core.check_eps(self.eps)
-        self.network()
+        if self.generator is not None:
+            self.network()
 
     def network(self):
         """The generator."""
+        if self.generator is None:
+            raise ValueError("`generator` must be a network or the path of one")
         if isinstance(self.generator, keras.Model):
             return _checked(self.generator, "the generator")
         return _load(str(self.generator))

@@ -44,13 +44,17 @@ class Dataset:
         holdout: training images that are never trained on and serve to watch robust
             accuracy during training. With 0, as in the papers, the first test images
             are watched instead; nothing is ever selected by what is watched.
+        extra: images drawn from the split `extra` and trained on as well; which ones
+            is the same for all seeds. They are drawn without replacement; the released
+            code of Wang & Yu 2019, who draw 80,000 of SVHN, draws with replacement.
         standardize: whether models take (s + 1) / 2 of each image s = `standardize`
             in [-1, 1], in place of its pixels, before any crop (so that `pad` adds
             s = -1). An eps then is half of one in units of s, in results and curves as
             well.
 
     Raises:
-        ValueError: a crop larger than the image; a holdout that leaves nothing.
+        ValueError: a crop larger than the image; a holdout that leaves nothing; more
+            `extra` images than there are.
     """
 
     source: Source
@@ -58,6 +62,7 @@ class Dataset:
     pad: int = 0
     flip: bool = False
     holdout: int = 0
+    extra: int = 0
     standardize: bool = False
 
     def __post_init__(self):
@@ -66,6 +71,17 @@ class Dataset:
             raise ValueError(
                 f"`holdout` must be from 0 to {self.source.sizes['train'] - 1}; "
                 f"received {self.holdout}"
+            )
+        available = self.source.sizes.get("extra", 0)
+        if self.extra and not available:
+            raise ValueError(
+                "`extra` must be 0 where the data set has no split `extra`; received "
+                f"{self.extra}"
+            )
+        if not 0 <= self.extra <= available:
+            raise ValueError(
+                f"`extra` must be from 0 to {available}, the size of that split; "
+                f"received {self.extra}"
             )
 
     @property
@@ -76,6 +92,11 @@ class Dataset:
     def image_shape(self):
         """(h, w, c) that the model sees."""
         return self.augment.output_shape(self.source.image_shape)
+
+    @property
+    def train_size(self):
+        """How many images are trained on: train - holdout + extra."""
+        return self.source.sizes["train"] - self.holdout + self.extra
 
     def describe(self, name):
         """The images that models take: `cifar10 24x24x3`, `digits 8x8x1 standardised`.
@@ -92,16 +113,32 @@ class Dataset:
         return "holdout" if self.holdout else "test_subset"
 
     def read_train(self, data_dir=None):
-        """`Images` to train on, uncropped."""
+        """`Images` to train on, uncropped.
+
+        Those of the split `extra` come last; their `source_index` is the size of the
+        training split plus their position.
+        """
         images = self._read("train", data_dir)
-        return images.take(self._held_out(len(images)) == 0)
+        images = images.take(self._held_out(len(images)) == 0)
+        if not self.extra:
+            return images
+        more = self._read("extra", data_dir, self._extra_positions())
+        after = self.source.sizes["train"] + more.source_index
+        return Images(
+            x=np.concatenate([images.x, more.x]),
+            y=np.concatenate([images.y, more.y]),
+            source_index=np.concatenate([images.source_index, after]),
+        )
 
     def read_test(self, data_dir=None):
         """`Images` to test on, centre-cropped."""
         return self._centered(self._read("test", data_dir))
 
     def read_all_train(self, data_dir=None):
-        """Every training `Images`, held out or not, centre-cropped."""
+        """Every training `Images`, held out or not, centre-cropped.
+
+        What stored images are made of: the training split alone, nothing of `extra`.
+        """
         return self._centered(self._read("train", data_dir))
 
     def read_watched(self, count, data_dir=None):
@@ -113,8 +150,8 @@ class Dataset:
             images = self._read("test", data_dir)
         return self._centered(images.take(slice(count)))
 
-    def _read(self, split, data_dir):
-        images = self.source.read(split, data_dir)
+    def _read(self, split, data_dir, *positions):
+        images = self.source.read(split, data_dir, *positions)
         if not self.standardize:
             return images
         parts = (
@@ -123,6 +160,12 @@ class Dataset:
         )
         x = np.concatenate([(part.numpy() + 1) / 2 for part in parts])
         return dataclasses.replace(images, x=x)
+
+    def _extra_positions(self):
+        """[extra] sorted positions in the split `extra`."""
+        available = self.source.sizes["extra"]
+        drawn = np.random.default_rng(0).choice(available, self.extra, replace=False)
+        return np.sort(drawn)
 
     def _held_out(self, n):
         """[n] 0 or 1: evenly spread over the split, whatever the seed of the run."""

@@ -13,8 +13,9 @@ class Images:
     Args:
         x: [n, h, w, c] uint8, or float32 in [0, 1].
         y: [n] int32.
-        source_index: [n], the position of each in the split that it comes from; None
-            where these are the first n of it.
+        source_index: [n], the position of each in the split that it comes from (those
+            of the split `extra` go on after those of `train`); None where these are
+            the first n of it.
     """
 
     x: np.ndarray
@@ -42,13 +43,15 @@ class Source:
     Args:
         image_shape: (h, w, c) as stored.
         num_classes: K.
-        sizes: examples in `train` and `test`.
-        read: (split, data_dir) -> `Images`.
+        sizes: examples in `train` and `test`, and in `extra` where there are more to
+            train on.
+        read: (split, data_dir) -> `Images`. A source with the split `extra` takes a
+            third argument, a sorted array of the positions to keep.
         licence: one line on where it comes from.
     """
 
     image_shape: tuple[int, int, int]
     num_classes: int
     sizes: dict[str, int]
-    read: Callable[[str, str | None], Images]
+    read: Callable[..., Images]
     licence: str = ""

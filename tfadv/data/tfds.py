@@ -8,8 +8,18 @@ from tfadv.data.source import Images, Source
 from tfadv.errors import RunError
 
 
-def read(name, split, data_dir):
+def read(name, split, data_dir, positions=None):
     """One split of a prepared TFDS data set; never downloads.
+
+    Args:
+        name: of the data set.
+        split: of it.
+        data_dir: where TFDS finds it; None for its default.
+        positions: sorted array of the positions in the split to keep, None for all.
+            Others are dropped as they are read, so they never fill the memory.
+
+    Returns:
+        `Images`, their `source_index` the positions.
 
     Raises:
         RunError: not prepared under `data_dir` (says how to prepare it), or the files
@@ -44,31 +54,47 @@ def read(name, split, data_dir):
     except (ValueError, OSError) as error:
         raise damaged(error) from None
     try:
-        batches = list(data.batch(1000).as_numpy_iterator())
+        count, batches = _kept(data.batch(1000).as_numpy_iterator(), positions)
     except (tf.errors.OpError, AssertionError, ValueError, OSError) as error:
         raise damaged(error) from None
-    x = np.concatenate([b["image"] for b in batches]) if batches else np.zeros([0])
     # `tfds.testing.mock_data` knows no splits.
     known = builder.info.splits.get(split)
     expected = known and known.num_examples
-    if expected and len(x) != expected:
+    needed = expected or 0
+    if positions is not None and len(positions):
+        needed = max(needed, positions[-1] + 1)
+    if count < needed or (expected and count > expected):
         raise RunError(
-            f"data set {name} in {builder.data_dir} is incomplete: {len(x)} of "
-            f"{expected} {split} examples. Delete that folder and prepare it again."
+            f"data set {name} in {builder.data_dir} is incomplete: {count} of "
+            f"{needed} {split} examples. Delete that folder and prepare it again."
         )
+    x = np.concatenate([b["image"] for b in batches])
     y = np.concatenate([b["label"] for b in batches]).astype(np.int32)
-    return Images(x=x, y=y)
+    return Images(x=x, y=y, source_index=positions)
+
+
+def _kept(batches, positions):
+    """How many examples there are, and those at `positions`, batch by batch."""
+    count, kept = 0, []
+    for batch in batches:
+        start, count = count, count + len(batch["label"])
+        if positions is not None:
+            first, end = np.searchsorted(positions, [start, count])
+            index = positions[first:end] - start
+            batch = {key: batch[key][index] for key in ("image", "label")}
+        kept.append(batch)
+    return count, kept
 
 
 def _line(error):
     return str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
 
 
-def _source(name, image_shape, num_classes, train, test, licence):
+def _source(name, image_shape, num_classes, train, test, licence, **more):
     return Source(
         image_shape=image_shape,
         num_classes=num_classes,
-        sizes={"train": train, "test": test},
+        sizes={"train": train, "test": test, **more},
         read=functools.partial(read, name),
         licence=licence,
     )
@@ -82,5 +108,11 @@ CIFAR100 = _source(
     "cifar100", (32, 32, 3), 100, 50_000, 10_000, "Krizhevsky 2009, CIFAR-100"
 )
 SVHN_CROPPED = _source(
-    "svhn_cropped", (32, 32, 3), 10, 73_257, 26_032, "Netzer et al. 2011, SVHN"
+    "svhn_cropped",
+    (32, 32, 3),
+    10,
+    73_257,
+    26_032,
+    "Netzer et al. 2011, SVHN",
+    extra=531_131,
 )

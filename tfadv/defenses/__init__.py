@@ -5,6 +5,8 @@ from tfadv.defenses.adversarial import AdversarialTraining
 from tfadv.defenses.adversarial_network import AdversarialNetwork
 from tfadv.defenses.base import Defense
 from tfadv.defenses.e2sad import E2SAD
+from tfadv.defenses.ensemble import Ensemble
+from tfadv.defenses.generator_attack import GeneratorAttack
 from tfadv.defenses.kurakin import Kurakin
 from tfadv.defenses.minimax import Minimax
 from tfadv.defenses.mixed_batch import MixedBatch
@@ -16,6 +18,8 @@ DEFENSES = {
     "adversarial": AdversarialTraining,
     "adversarial_network": AdversarialNetwork,
     "e2sad": E2SAD,
+    "ensemble": Ensemble,
+    "generator_attack": GeneratorAttack,
     "kurakin": Kurakin,
     "minimax": Minimax,
     "unified_embedding": UnifiedEmbedding,
@@ -33,6 +37,8 @@ __all__ = [
     "AdversarialNetwork",
     "AdversarialTraining",
     "Defense",
+    "Ensemble",
+    "GeneratorAttack",
     "Kurakin",
     "Minimax",
     "MixedBatch",

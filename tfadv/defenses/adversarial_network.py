@@ -5,15 +5,14 @@ from typing import Literal
 import keras
 import tensorflow as tf
 
-from tfadv import attacks
 from tfadv.attacks.generator import inputs_of
-from tfadv.defenses.base import Defense
+from tfadv.defenses.with_generator import WithGenerator
 
 # Below, a finite difference in float32 is mostly rounding.
 LEAST_DIFFERENCE = 1e-4
 
 
-class AdversarialNetwork(Defense):
+class AdversarialNetwork(WithGenerator):
     """min over D and max over G of F, a game of a classifier and a generator.
 
         F = mean J(D(x), y) + lambda mean J(D(x + eps G(x)), y)
@@ -31,13 +30,11 @@ class AdversarialNetwork(Defense):
     - `"none"`: left out.
 
     D sees clean and perturbed images in two passes, whose batch statistics are not
-    mixed; only these two move its moving statistics. Perturbed images are not clipped
-    here, as in the paper, and as an attack (`attacks.Generator`) they are.
+    mixed; only these two move its moving statistics.
 
     Args:
         classifier, label_smoothing, seed: see `Defense`.
-        generator: G, a network of `models.generators`.
-        eps: of the perturbation, in the units of x.
+        generator, eps: see `WithGenerator`.
         generator_steps: steps of G on the batch before that of D.
         adversarial_weight: lambda, not negative.
         gradient_weight: gamma, not negative.
@@ -73,7 +70,8 @@ class AdversarialNetwork(Defense):
     ):
         super().__init__(
             classifier,
-            attack=attacks.Generator(eps=eps, generator=generator),
+            generator=generator,
+            eps=eps,
             label_smoothing=label_smoothing,
             seed=seed,
             name=name,
@@ -89,8 +87,6 @@ class AdversarialNetwork(Defense):
         ):
             if value is not None and value < 0:
                 raise ValueError(f"`{key}` must not be negative; received {value}")
-        self.generator = generator
-        self.eps = eps
         self.generator_steps = generator_steps
         self.adversarial_weight = adversarial_weight
         self.regularizer = regularizer
@@ -103,14 +99,10 @@ class AdversarialNetwork(Defense):
         self.generator_optimizer = keras.optimizers.get(generator_optimizer)
         self.generator_optimizer.build(self.generator.trainable_variables)
 
-    @property
-    def companions(self):
-        return {"generator": self.generator}
-
     def train_step(self, data):
         x, y = self.unpack(data)
         for number in range(self.generator_steps):
-            self.strengthen(x, y, self.step_seed(number))
+            self.strengthen(x, y, self.step_seed(number), self.generator_optimizer)
         inputs = inputs_of(self.generator, x, y, self.step_seed(self.generator_steps))
         with tf.GradientTape() as tape:
             logits = self.classifier(x, training=True)
@@ -134,19 +126,13 @@ class AdversarialNetwork(Defense):
         self.descend(tape, total)
         return self.finish(loss, clean=(y, logits), adversarial=(y, logits_adv))
 
-    def strengthen(self, x, y, seed):
-        """One step of G up the loss of D on perturbed images; D stays as it is."""
-        inputs = inputs_of(self.generator, x, y, seed)
-        with tf.GradientTape() as tape:
-            x_adv = x + self.eps * self.generator(inputs, training=True)
-            loss = -self.adversarial_loss(y, frozen(self.classifier, x_adv))
-        self.descend(
-            tape, loss, self.generator.trainable_variables, self.generator_optimizer
-        )
+    def judge(self, x_adv):
+        """In training mode, as the classifier is when it answers."""
+        return frozen(self.classifier, x_adv)
 
     def adversarial_loss(self, y, logits):
         """lambda mean J: the part of F that depends on G."""
-        return self.adversarial_weight * tf.reduce_mean(self.cross_entropy(y, logits))
+        return self.adversarial_weight * super().adversarial_loss(y, logits)
 
     def exact_penalty(self, tape, adversarial):
         """What has the gradient of gamma / 2 |v|^2 in the weights of D."""

@@ -40,7 +40,13 @@ class Defense(keras.Model):
             labels. The label gets 1 - s + s / K: papers that give it 1 - delta mean
             s = delta K / (K - 1), so 3/4 of 10 classes is "5/18".
         seed: int; the noise of a step is a function of (seed, step, replica).
+
+    Attributes:
+        keeps_classifier: whether the classifier is a finished one, which stays as it
+            is while something else is trained.
     """
+
+    keeps_classifier = False
 
     def __init__(
         self,
@@ -112,6 +118,11 @@ class Defense(keras.Model):
         return tf.cast(x, tf.float32), tf.cast(tf.reshape(y, [-1]), tf.int32)
 
     @property
+    def trained_variables(self):
+        """What `optimizer` moves."""
+        return self.classifier.trainable_variables
+
+    @property
     def companions(self):
         """dict from name to the other networks that training leaves to be saved."""
         return {}
@@ -165,7 +176,7 @@ class Defense(keras.Model):
     def descend(self, tape, loss, variables=None, optimizer=None):
         """One optimizer step on the mean of `loss` over the replicas."""
         optimizer = optimizer or self.optimizer
-        variables = variables or self.classifier.trainable_variables
+        variables = variables or self.trained_variables
         # Keras' optimizers sum over replicas.
         replicas = self.distribute_strategy.num_replicas_in_sync
         share = None if replicas == 1 else tf.constant(1 / replicas, loss.dtype)

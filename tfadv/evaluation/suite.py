@@ -4,6 +4,7 @@ import dataclasses
 
 from tfadv import attacks, config
 from tfadv.errors import UsageError
+from tfadv.workdir import Workdir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,25 +28,27 @@ def build(evaluate, *, where):
     Raises:
         UsageError: an unknown attack or argument, an eps out of range, a name twice.
     """
-    entries = [_entry(written, evaluate.eps, where) for written in evaluate.attacks]
-    if not any(entry.name in attacks.NOISE for entry in entries):
-        entries.append(_entry("random_sign", evaluate.eps, where))
-    labels = [entry.label for entry in entries]
+    entries = [entry(written, evaluate.eps, where) for written in evaluate.attacks]
+    if not any(one.name in attacks.NOISE for one in entries):
+        entries.append(entry("random_sign", evaluate.eps, where))
+    labels = [one.label for one in entries]
     for label in labels:
         if labels.count(label) > 1:
             raise UsageError(f"{where}: `attacks` names {label!r} twice")
     return entries
 
 
-def _table(written):
-    """What was written as a table: a name, `generator:PATH` or a table itself."""
-    if not isinstance(written, str):
-        return dict(written)
-    name, colon, path = written.partition(":")
-    return {"name": name, "generator": path} if colon else {"name": name}
+def entry(written, eps, where):
+    """The `Entry` of one attack.
 
+    Args:
+        written: its name, or a table with `name` and arguments.
+        eps: sizes it must take.
+        where: for messages.
 
-def _entry(written, eps, where):
+    Raises:
+        UsageError: an unknown attack or argument, an eps out of range.
+    """
     table = _table(written)
     where = f"{where} attacks"
     if "name" not in table:
@@ -60,3 +63,37 @@ def _entry(written, eps, where):
         attack = config.build(factory, {**table, "eps": size}, where=f"{where} {name}")
     arguments = ", ".join(f"{key}={value}" for key, value in table.items())
     return Entry(f"{name}({arguments})" if arguments else name, name, attack)
+
+
+def for_model(entries, path):
+    """`entries`, a `generator` without a path being the one trained beside the model.
+
+    Args:
+        entries: list of `Entry`.
+        path: of the model that is attacked, a workdir or a file.
+
+    Raises:
+        UsageError: no generator was trained there.
+    """
+    return [_with_generator(one, Workdir(path)) for one in entries]
+
+
+def _with_generator(one, workdir):
+    if not isinstance(one.attack, attacks.Generator) or one.attack.generator:
+        return one
+    generator = workdir.companion("generator")
+    if not generator.is_file():
+        raise UsageError(
+            "the attack 'generator' is the one that was trained beside the model, and "
+            f"there is none in {workdir.path}: name one, as in generator:FILE.keras"
+        )
+    attack = dataclasses.replace(one.attack, generator=str(generator))
+    return dataclasses.replace(one, attack=attack)
+
+
+def _table(written):
+    """What was written as a table: a name, `generator:PATH` or a table itself."""
+    if not isinstance(written, str):
+        return dict(written)
+    name, colon, path = written.partition(":")
+    return {"name": name, "generator": path} if colon else {"name": name}

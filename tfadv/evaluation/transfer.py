@@ -29,7 +29,7 @@ def measure(
         sources, targets: dicts from name to predict, x -> logits in inference mode. A
             name stands for one model in both.
         images: `Images` as the models take them.
-        entries: `suite.Entry`s.
+        entries: `suite.Entry`s, or a dict from the name of a source to its own.
         eps: numbers, in the units of x.
         batch_size: int.
         seed: int, of random attacks.
@@ -72,7 +72,8 @@ def measure(
 
     for target in targets:
         add(None, target, "clean", 0.0, clean[target])
-    for source, entry in itertools.product(sources, entries):
+    own = entries if isinstance(entries, dict) else dict.fromkeys(sources, entries)
+    for source, entry in ((name, entry) for name in sources for entry in own[name]):
         watched = {name: judges[name] for name in (source, *targets)}
         right = hits(
             *(sources[source], watched, images, entry, eps),

@@ -146,7 +146,10 @@ def in_words(row):
 
 
 def format_eps(eps):
-    """An eps as people write it: `8/255` where it is whole pixels, else decimals."""
-    pixels = eps * 255
-    whole = round(pixels)
-    return f"{whole}/255" if whole and abs(pixels - whole) < 1e-3 else f"{eps:g}"
+    """An eps as people write it: `8/255`, `0.3`, or `8/256` for long decimals."""
+    decimals = f"{eps:g}"
+    for unit in (255, 256) if len(decimals) > 6 else (255,):
+        whole = round(eps * unit)
+        if whole and abs(eps * unit - whole) < 1e-3:
+            return f"{whole}/{unit}"
+    return decimals

@@ -96,6 +96,11 @@ def steps_text(steps, full_steps):
     return f"{steps} of {full_steps} steps" if full_steps != steps else f"{steps} steps"
 
 
+def bn_text(bn_eval):
+    """What a title adds where accuracy is not that of single images, else nothing."""
+    return ", batch statistics" if bn_eval == "batch" else ""
+
+
 def _cell(row):
     low, high = row["ci95"]
     return f"{100 * row['accuracy']:.1f} +-{50 * (high - low):.1f}"

@@ -32,6 +32,7 @@ class Trainable:
         experiment: `experiment.Experiment` of these tables.
         init: the `Trainable` it goes on from, or None.
         stored: the `Trainable` whose stored images it is trained with, or None.
+        sources: the `Trainable`s that it needs as finished models.
         path: its workdir. The name ends in a hash of the resolved configuration and
             of what it needs, so equal models of several tables are one.
     """
@@ -42,6 +43,7 @@ class Trainable:
     experiment: experiment.Experiment
     init: "Trainable | None"
     stored: "Trainable | None"
+    sources: "list[Trainable]"
     path: pathlib.Path
 
     @property
@@ -54,7 +56,8 @@ class Trainable:
 
     @property
     def needs(self):
-        return [needed for needed in (self.init, self.stored) if needed is not None]
+        needed = (self.init, self.stored, *self.sources)
+        return [one for one in needed if one is not None]
 
     @property
     def stored_path(self):
@@ -86,6 +89,9 @@ class Trainable:
             changes["train"] = {"init_from": str(self.init.path)}
         if self.stored is not None:
             changes["stored"] = {"path": str(self.stored_path), "source": None}
+        if self.sources:
+            paths = [str(source.path) for source in self.sources]
+            changes["sources"] = {"paths": paths, "configs": []}
         tables = self.tables.merged(changes, "the table")
         run.fit(tables, self.path, data_dir=data_dir)
 
@@ -128,10 +134,11 @@ class Models:
         seed = model.seed if seed is None else seed
         init = self.get(model.init, seed) if model.init else None
         stored = self.get(model.stored) if model.stored else None
+        sources = [self.get(source) for source in model.sources]
         try:
             tables = self._tables(model, seed)
             built = experiment.build(tables)
-            _check_needs(built, init, stored)
+            _check_needs(built, init, stored, sources)
         except UsageError as error:
             where = f"table {self.table.name}, model {name!r}"
             raise UsageError(f"{where}: {error}") from None
@@ -141,12 +148,23 @@ class Models:
         }
         if stored is not None:
             identity["stored"] = identity["stored"] | {"source": stored.path.name}
+        if sources:
+            identity["sources"] = [source.path.name for source in sources]
         if init is not None:
             identity["init"] = init.path.name
         text = json.dumps(identity, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:10]
         path = self.directory / f"{pathlib.Path(model.config).stem}_{seed}_{digest}"
-        return Trainable(name, seed, tables, built, init, stored, path)
+        return Trainable(
+            name=name,
+            seed=seed,
+            tables=tables,
+            experiment=built,
+            init=init,
+            stored=stored,
+            sources=sources,
+            path=path,
+        )
 
     def _tables(self, model, seed):
         tables = config.load(model.config, model.set)
@@ -167,8 +185,8 @@ class Models:
         return tables.merged({"train": changes}, "the table")
 
 
-def _check_needs(built, init, stored):
-    """UsageError where a model cannot go on from `init` or take images of `stored`."""
+def _check_needs(built, init, stored, sources):
+    """UsageError where a model does not fit what it needs."""
     if built.train.init_from is not None:
         raise UsageError(
             "train.init_from is for single runs; in a table `init` names a model"
@@ -178,7 +196,17 @@ def _check_needs(built, init, stored):
             "`stored` in the table names the model whose images a configuration with "
             "[stored] mixes in: give both or neither"
         )
-    for needed, sections in ((init, experiment.SHARED), (stored, ("data",))):
+    if (built.sources is None) != (not sources):
+        raise UsageError(
+            "`sources` in the table name the finished models that a configuration with "
+            "[sources] needs: give both or neither"
+        )
+    of_sources = ("model", "data") if built.keeps_classifier else ("data",)
+    for needed, sections in (
+        (init, experiment.SHARED),
+        (stored, ("data",)),
+        *((source, of_sources) for source in sources),
+    ):
         if needed is None:
             continue
         theirs, ours = (

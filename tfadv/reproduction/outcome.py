@@ -6,7 +6,9 @@ from tfadv.evaluation import format_eps
 from tfadv.report.results import versions
 
 
-def compose(table, rows, models, measured, *, fraction, before=()):
+def compose(
+    table, rows, models, measured, *, fraction, batch_statistics=None, before=()
+):
     """The outcome of a table, as far as it is measured.
 
     Args:
@@ -16,6 +18,8 @@ def compose(table, rows, models, measured, *, fraction, before=()):
         measured: (cell, target, source) -> row of `evaluation.measure`, or None while
             it is not measured; target and source are `Trainable`s.
         fraction: of every schedule.
+        batch_statistics: dict with `bn_eval` and `batch_size`, to stand in the outcome
+            where batch normalisation took the statistics of each batch.
         before: cells of an earlier outcome, kept for the table's other rows.
 
     Returns:
@@ -35,6 +39,7 @@ def compose(table, rows, models, measured, *, fraction, before=()):
         "title": table.title,
         "data": models.of_row(rows[0])[0].tables["data"]["name"],
         "fraction": fraction,
+        **(batch_statistics or {}),
         "versions": versions(),
         "notes": {row.name: row.note for row in table.rows if row.note},
         "cells": cells,
@@ -119,8 +124,11 @@ def render(outcome, *, markdown=False):
 
 
 def _column(cell):
-    name = cell["attack"] + (f" {format_eps(cell['eps'])}" if cell["eps"] else "")
-    return f"{name} from {cell['source']}" if cell["source"] else name
+    """`fgs 0.3`, or `fgs 0.3 from A2` for the attack `fgs` or `fgs_from`."""
+    size = f" {format_eps(cell['eps'])}" if cell["eps"] else ""
+    if not cell["source"]:
+        return cell["attack"] + size
+    return f"{cell['attack'].removesuffix('_from')}{size} from {cell['source']}"
 
 
 def _with_sd(value, sd):
@@ -142,12 +150,22 @@ def _difference(cell):
     return f"{cell['measured'] - cell['published']:+z.1f}"
 
 
+def heading(outcome):
+    """The title, and that accuracy is not that of single images where it is not."""
+    if "bn_eval" not in outcome:
+        return outcome["title"]
+    return (
+        f"{outcome['title']}, with the statistics of batches of "
+        f"{outcome['batch_size']} (bn_eval = {outcome['bn_eval']})"
+    )
+
+
 def document(outcome):
     """The outcome as a page of Markdown."""
     share = outcome["fraction"]
     how = "whole schedules" if share == 1 else f"{100 * share:g} % of every schedule"
     return (
-        f"# {outcome['title']}\n\nData: {outcome['data']}. Trained for {how}. Accuracy "
+        f"# {heading(outcome)}\n\nData: {outcome['data']}. Trained for {how}. Accuracy "
         "in percent; difference = measured - published.\n\n"
         f"{render(outcome, markdown=True)}\n"
     )

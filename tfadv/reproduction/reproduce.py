@@ -47,6 +47,7 @@ def reproduce(
     rows=None,
     num_examples=None,
     batch_size=250,
+    bn_eval="moving",
     data_dir=None,
     output=None,
 ):
@@ -57,10 +58,12 @@ def reproduce(
         workdir: directory for the models, shared by all tables.
         fraction: of every schedule, in (0, 1].
         rows: names of the rows to measure, or None for all. Others keep what an earlier
-            outcome at the same place says of them, which must be of the same table and
-            fraction.
+            outcome at the same place says of them, which must be of the same table,
+            fraction and `bn_eval`.
         num_examples: how many test images (the first ones), or None for all.
         batch_size: images attacked at once.
+        bn_eval: what batch normalisation takes when a model is measured; see
+            `config.Evaluate`. With `"batch"` a measurement is that of its batch size.
         data_dir: where TFDS finds prepared data.
         output: JSON file of the outcome, a `.md` of the same name beside it; None for
             `workdir/<table>.json`.
@@ -75,15 +78,21 @@ def reproduce(
     table = tables.read(path)
     chosen = _choose(table, rows)
     models = Models(table, workdir, fraction=fraction)
-    bench = Bench(table, models, num_examples, batch_size, data_dir)
+    bench = Bench(table, models, num_examples, batch_size, data_dir, bn_eval)
     place = pathlib.Path(output or pathlib.Path(workdir) / f"{table.name}.json")
-    before = _earlier(place, table, fraction)
+    before = _earlier(place, table, fraction, bench.statistics)
     tasks = bench.plan(chosen)
     clock = Clock(tasks)
 
     def publish():
         made = outcome.compose(
-            table, chosen, models, bench.found, fraction=fraction, before=before
+            table,
+            chosen,
+            models,
+            bench.found,
+            fraction=fraction,
+            batch_statistics=bench.statistics,
+            before=before,
         )
         write_json(place, made)
         with replacing(place.with_suffix(".md")) as temporary:
@@ -114,7 +123,7 @@ def _choose(table, names):
     return [row for row in table.rows if row.name in names]
 
 
-def _earlier(place, table, fraction):
+def _earlier(place, table, fraction, statistics):
     """The cells of the outcome at `place`, which can be written; [] where none is."""
     if place.suffix != ".json":
         raise UsageError(f"--output must end in .json; received {place}")
@@ -123,18 +132,29 @@ def _earlier(place, table, fraction):
         return []
     found = read_json(place, "the earlier outcome")
     try:
-        theirs, cells = (found["table"], found["fraction"]), found["cells"]
+        theirs = _shared(found["table"], found["fraction"], found)
+        cells = found["cells"]
     except (TypeError, KeyError):
         raise UsageError(
             f"{place} is not an outcome of bin/reproduce: choose another --output"
         ) from None
-    if theirs != (table.name, fraction):
+    ours = _shared(table.name, fraction, statistics)
+    if theirs != ours:
         raise UsageError(
-            f"{place} holds {theirs[0]} at fraction {theirs[1]}, this is {table.name} "
-            f"at fraction {fraction}, and one file holds one of them: choose another "
-            "--output"
+            f"{place} holds {_in_words(*theirs)}, this is {_in_words(*ours)}, and one "
+            "file holds one of them: choose another --output"
         )
     return cells
+
+
+def _shared(name, fraction, statistics):
+    """What all cells of an outcome share."""
+    return name, fraction, *(statistics.get(key) for key in ("bn_eval", "batch_size"))
+
+
+def _in_words(name, fraction, bn_eval, batch_size):
+    text = f"{name} at fraction {fraction}"
+    return f"{text} with statistics of batches of {batch_size}" if bn_eval else text
 
 
 class Clock:
@@ -171,16 +191,24 @@ class Bench:
     Args:
         table: `tables.Table`.
         models: `models.Models`.
-        num_examples, batch_size, data_dir: see `reproduce`.
+        num_examples, batch_size, data_dir, bn_eval: see `reproduce`.
+
+    Attributes:
+        statistics: see `outcome.compose`; empty where these are moving averages.
 
     Raises:
         UsageError: an attack, an eps or a number that cannot be.
     """
 
-    def __init__(self, table, models, num_examples, batch_size, data_dir):
+    def __init__(
+        self, table, models, num_examples, batch_size, data_dir, bn_eval="moving"
+    ):
         self.table, self.models = table, models
         self.num_examples, self.batch_size = num_examples, batch_size
         self.data_dir = data_dir
+        self.statistics = {}
+        if bn_eval != "moving":
+            self.statistics = {"bn_eval": bn_eval, "batch_size": batch_size}
         self._opened, self._images = {}, {}
         where = f"table {table.name}"
         self.evaluate = config.build(
@@ -190,6 +218,7 @@ class Bench:
                 "eps": sorted({e for sizes in table.eps.values() for e in sizes}),
                 "batch_size": batch_size,
                 "num_examples": num_examples,
+                "bn_eval": bn_eval,
             },
             where=where,
         )
@@ -206,14 +235,17 @@ class Bench:
         Raises:
             UsageError: a model that cannot be made, or measured as the table asks.
         """
-        # Row by row, so that an interrupted table has whole rows; black-box rows
-        # together, so that every source is crafted on once for all of them.
-        black_box = any(cell.source for row in rows for cell in row.cells)
+        # The white box row by row, so that an interrupted table has whole rows; then
+        # source by source, so that each is crafted on once for all its targets.
         everything = self._keys(rows)
-        groups = [everything] if black_box else [self._keys([row]) for row in rows]
         self._check_images([one for key in everything for one in _models(key)])
+        white = [[key for key in self._keys([row]) if key[2] is None] for row in rows]
+        black = {}
+        for key in everything:
+            if key[2] is not None:
+                black.setdefault(key[2].path, []).append(key)
         tasks, seen = [], {None}
-        for group in groups:
+        for group in [*white, *black.values()]:
             for trainable in in_order([one for key in group for one in _models(key)]):
                 tasks += self._training_tasks(trainable, seen)
             for key in group:
@@ -313,7 +345,9 @@ class Bench:
         opened = self._open(target)
         images = self._read(opened)
         clean = attack == "clean"
+        made_for = target if source is None else source
         entries = [] if clean else [self._entries[attack]]
+        entries = suite.for_model(entries, made_for.path)
         options = {"batch_size": self.batch_size, "seed": 0}
         eps = self.table.eps.get(attack)
         if source is None:
@@ -345,8 +379,15 @@ class Bench:
 
     def _open(self, trainable):
         if trainable.path not in self._opened:
-            limits = {"batch_size": self.batch_size, "num_examples": self.num_examples}
-            changes = config.Config().merged({"evaluate": limits}, "the command line")
+            limits = {
+                "batch_size": self.batch_size,
+                "num_examples": self.num_examples,
+                "bn_eval": self.evaluate.bn_eval,
+            }
+            # The order of the images is that of a seed: one for all models.
+            changes = config.Config().merged(
+                {"evaluate": limits, "train": {"seed": 0}}, "the command line"
+            )
             opened = open_model(workdir=trainable.path, changes=changes)
             self._opened[trainable.path] = opened
         return self._opened[trainable.path]
@@ -354,8 +395,7 @@ class Bench:
     def _read(self, opened):
         key = json.dumps(opened.config["data"], sort_keys=True)
         if key not in self._images:
-            images = opened.dataset.read_test(self.data_dir)
-            self._images[key] = images.take(slice(self.num_examples))
+            self._images[key] = opened.read_test(self.data_dir)
         return self._images[key]
 
     def _path(self, target, attack, source):
@@ -365,6 +405,7 @@ class Bench:
             "eps": self.table.eps[attack] if entry else None,
             "source": source.path.name if source is not None else None,
             "num_examples": self.num_examples,
+            **self.statistics,
         }
         text = json.dumps(what, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:10]

@@ -12,6 +12,7 @@
     config = "../na2018/mnist_kurakin.toml"
     init = "start"                      # goes on from that model with the same seed
     stored = "source"                   # where it mixes in stored images: of that model
+    sources = ["A"]                     # where it needs finished models: these
     seed = 1
     set = ["defense.k=32"]
 
@@ -24,10 +25,22 @@
 `models_from = "models/na2018_cifar10.toml"` adds the models of another file, which
 holds nothing but `[models.<name>]`.
 
-In a table of black-box attacks there are `sources = [...]`, names of models, a single
-eps, and the lists of a row are over the sources. A row with `seeds = 20` measures its
-model with the seeds 1 .. 20 and compares means; `sd` then holds published deviations.
-A row may have a `note`, which is printed with the table.
+Black-box attacks craft on other models: `sources = [...]` names these, for every
+attack that has no list of its own. Such an attack has a single eps, and the lists of a
+row are over its sources, with nan where nothing is to be measured. Both kinds stand
+side by side where attacks say it for themselves; an empty list is the white box:
+
+    attacks = [
+        { as = "fgs", name = "step_fgsm" },
+        { as = "fgs_from", name = "step_fgsm", sources = ["A2", "B2"] },
+    ]
+
+These columns are printed as "fgs 0.3", "fgs 0.3 from A2" and "fgs 0.3 from B2": of the
+name of a black-box attack a `_from` at the end is left out.
+
+A row with `seeds = 20` measures its model with the seeds 1 .. 20 and compares means;
+`sd` then holds published deviations. A row may have a `note`, which is printed with the
+table.
 
 Nothing here imports TensorFlow.
 """
@@ -53,6 +66,7 @@ class Model:
         steps: only so many of the schedule, or None.
         init: name of the model it goes on from, with its own seed, or None.
         stored: name of the model whose stored images it is trained with, or None.
+        sources: names of the models that it needs finished, for its [sources].
         set: changes `section.key=value`.
     """
 
@@ -61,6 +75,7 @@ class Model:
     steps: int | None = None
     init: str | None = None
     stored: str | None = None
+    sources: tuple[str, ...] = ()
     set: tuple[str, ...] = ()
 
     def __post_init__(self):
@@ -68,6 +83,13 @@ class Model:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"`{name}` must be at least {least}; received {value}")
+
+    @property
+    def needs(self):
+        """(key, name) of every model that must be trained before."""
+        named = [("init", self.init), ("stored", self.stored)]
+        named += [("sources", name) for name in self.sources]
+        return [(key, name) for key, name in named if name is not None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -137,7 +159,7 @@ class _File:
     attacks: tuple[str | dict, ...]
     eps: tuple[float, ...]
     rows: tuple[dict, ...]
-    sources: tuple[str, ...] | None = None
+    sources: tuple[str, ...] = ()
     models_from: str | None = None
     models: dict | None = None
 
@@ -146,11 +168,7 @@ class _File:
             if not getattr(self, name):
                 raise ValueError(f"`{name}` must hold at least one")
         for name in ("eps", "sources"):
-            _check_distinct(getattr(self, name) or (), f"`{name}`")
-        if self.sources is not None and len(self.eps) != 1:
-            raise ValueError(
-                f"a table with `sources` has one eps; received {len(self.eps)}"
-            )
+            _check_distinct(getattr(self, name), f"`{name}`")
 
 
 def find(name, root):
@@ -192,15 +210,15 @@ def read(path):
             raise UsageError(f"{path} [models.{name}]: {file.models_from} has it too")
     models |= own
     for name, model in models.items():
-        for key in ("init", "stored"):
-            _check_name(getattr(model, key), models, f"{path} [models.{name}] {key}")
+        for key, needed in model.needs:
+            _check_name(needed, models, f"{path} [models.{name}] {key}")
     for name in models:
         _check_circle(name, models, (), path)
-    for source in file.sources or ():
+    for source in file.sources:
         _check_name(source, models, f"{path} sources")
-    attacks, eps = _attacks(file, f"{path} attacks")
+    attacks, eps, sources = _attacks(file, models, f"{path} attacks")
     columns = {"clean": [(0.0, None)]} | {
-        column: [(e, source) for source in file.sources or (None,) for e in sizes]
+        column: [(e, source) for source in sources[column] or (None,) for e in sizes]
         for column, sizes in eps.items()
     }
     rows = [
@@ -231,9 +249,9 @@ def _models(tables, path):
     return found
 
 
-def _attacks(file, where):
-    """dicts from column to what `[evaluate] attacks` takes, and to its sizes."""
-    found, eps = {}, {}
+def _attacks(file, models, where):
+    """dicts from column to what `[evaluate] attacks` takes, its sizes, its sources."""
+    found, eps, sources = {}, {}, {}
     for one in file.attacks:
         one = {"name": one} if isinstance(one, str) else dict(one)
         if "name" not in one:
@@ -246,17 +264,29 @@ def _attacks(file, where):
                 f"{where}: two columns have the name {column!r}; give one of them "
                 f'another, as in {{ as = "other", name = {one["name"]!r} }}'
             )
-        own = one.pop("eps", file.eps)
-        eps[column] = config.coerce(own, tuple[float, ...], f"{where} {column} eps")
-        if not eps[column] or (file.sources is not None and len(eps[column]) > 1):
+        here = f"{where} {column}"
+        eps[column] = _own(one, "eps", file.eps, tuple[float, ...], here)
+        sources[column] = _own(one, "sources", file.sources, tuple[str, ...], here)
+        if not eps[column]:
+            raise UsageError(f"{here}: `eps` must hold at least one; received 0")
+        if sources[column] and len(eps[column]) > 1:
             raise UsageError(
-                f"{where} {column}: `eps` must hold "
-                f"{'one' if file.sources is not None else 'at least one'}; received "
-                f"{len(eps[column])}"
+                f"{here}: an attack with `sources` has one eps; received "
+                f"{len(eps[column])}. Give it an `eps` of its own."
             )
-        _check_distinct(eps[column], f"{where} {column}: `eps`")
+        for source in sources[column]:
+            _check_name(source, models, f"{here} sources")
         found[column] = one
-    return found, eps
+    black_box = [name.removesuffix("_from") for name in found if sources[name]]
+    _check_distinct(black_box, f"{where}: names of black-box columns without `_from`")
+    return found, eps, sources
+
+
+def _own(attack, key, shared, hint, where):
+    """The list `key` of an attack, out of which it is taken, or else the file's."""
+    found = config.coerce(attack.pop(key, shared), hint, f"{where} {key}")
+    _check_distinct(found, f"{where}: `{key}`")
+    return found
 
 
 def _row(table, columns, models, where):
@@ -343,6 +373,5 @@ def _check_circle(name, models, way, path):
     if name in way:
         circle = " -> ".join((*way[way.index(name) :], name))
         raise UsageError(f"{path}: models need each other in a circle: {circle}")
-    for needed in (models[name].init, models[name].stored):
-        if needed is not None:
-            _check_circle(needed, models, (*way, name), path)
+    for _, needed in models[name].needs:
+        _check_circle(needed, models, (*way, name), path)

@@ -27,7 +27,7 @@ class Checkpoints:
         # What Keras would make at the first step must be there to be restored.
         with defense.distribute_strategy.scope():
             if not defense.optimizer.built:
-                defense.optimizer.build(defense.classifier.trainable_variables)
+                defense.optimizer.build(defense.trained_variables)
             for metric in defense.metrics:
                 if not getattr(metric, "built", True):
                     labels = keras.KerasTensor((None,), "int32")
