@@ -315,6 +315,7 @@ def interrupt(process, when, delay, signum=signal.SIGKILL):
     return process.returncode
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_ends_in_the_same_weights(finished, tmp_path):
     workdir = tmp_path / "run"
     command = (*TRAIN, f"--workdir={workdir}")

@@ -142,8 +142,12 @@ def test_a_lost_end_is_trained_again_to_the_same_weights(
 def test_a_generator_is_left_beside_the_classifier_and_resumes_with_it(tmp_path):
     """Killed after eight of twelve steps, both networks end where they would have."""
     small = [
-        *("model.width=4", "generator.k=2", "train.checkpoint_every=4"),
-        *("evaluate.num_examples=30", "evaluate.eps=16/255"),
+        *("model.width=4", "generator.k=2", "defense.generator_steps=1"),
+        *(
+            "train.checkpoint_every=4",
+            "evaluate.num_examples=30",
+            "evaluate.eps=16/255",
+        ),
         'evaluate.attacks=["step_fgsm"]',
     ]
     shortened = config.shortened(config.load(CONFIGS / "adversarial_network.toml"), 12)

@@ -195,7 +195,7 @@ def test_steps_of_the_generator_raise_the_loss_and_leave_the_classifier():
     classifier = defense.classifier.get_weights()
     found = [loss()]
     for number in range(5):
-        defense.strengthen(X, Y, (0, number))
+        defense.strengthen(X, Y, (0, number), defense.generator_optimizer)
         found.append(loss())
     assert found == sorted(found) and found[-1] > found[0] + 0.01
     for a, b in zip(classifier, defense.classifier.get_weights(), strict=True):

@@ -24,7 +24,11 @@ TABLE = {
     "standard": lambda c, attack: Standard(c, attack=attack),
     "adversarial": lambda c, attack: AdversarialTraining(c, attack=attack, alpha=0.6),
     "adversarial_network": lambda c, attack: AdversarialNetwork(
-        c, generator=generator(), eps=attack.eps, regularizer="exact"
+        c,
+        generator=generator(),
+        eps=attack.eps,
+        generator_steps=2,
+        regularizer="exact",
     ),
     "ensemble": lambda c, attack: Ensemble(c, attack=attack, sources=[source]),
     "generator_attack": lambda c, attack: GeneratorAttack(
