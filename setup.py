@@ -25,6 +25,7 @@ setup(
     install_requires=[
         "absl-py>=2.1",
         "array_record>=0.8",
+        "h5py>=3.11",
         # Writing TFDS data needs it, and tensorflow-datasets does not bring it.
         "importlib_resources>=6.0",
         "keras>=3.15,<3.16",

@@ -364,6 +364,7 @@ SOURCE = "sources.paths=['a']"
             "'generator_attack' has no use for it: leave [generator_optimizer] out",
         ),
         ("ensemble_static", ["data.crop=6"], "[crafted]: copies are made of whole"),
+        ("ensemble_static", ["data.name=adience_0"], "[crafted]: copies are kept in"),
         ("ensemble_static", ["crafted.attacks=pgdd"], "unknown attack 'pgdd'"),
         ("ensemble_static", ["crafted.eps=3"], "[crafted] attacks fgsm_pred: "),
         ("ensemble_static", ["crafted.attacks=generator"], "is not made for a source"),

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import keras
@@ -304,6 +305,17 @@ def test_as_many_whole_batches_as_the_test_set_has(workdir):
     laid_over = changes(evaluate={"bn_eval": "batch", "batch_size": 64})
     images = open_model(workdir=workdir, changes=laid_over).read_test()
     assert len(set(images.source_index)) == len(images) == 448
+
+
+def test_a_directory_whose_test_images_fill_no_batch(workdir):
+    trained = open_model(workdir=workdir, changes=measured(bn_eval="batch"))
+    source = dataclasses.replace(
+        trained.dataset.source,
+        read=lambda split, data_dir: digits.read(split).take(slice(19)),
+    )
+    dataset = dataclasses.replace(trained.dataset, source=source, holdout=0)
+    with pytest.raises(RunError, match=r"batches of 20 count, .* holds 19 test images"):
+        dataclasses.replace(trained, dataset=dataset).read_test()
 
 
 def test_the_model_is_opened_as_the_run_or_the_change_says(tmp_path):

@@ -301,6 +301,11 @@ def _crafted(table, dataset, where):
             f"{where}: copies are made of whole images as pixels, and `crop` or "
             "`standardize` in [data] makes models take others: leave them out"
         )
+    if dataset.source.on_disk:
+        raise UsageError(
+            f"{where}: copies are kept in memory beside the training set, and that of "
+            "[data] is too large and stays on disk: leave [crafted] out"
+        )
     if any(isinstance(e.attack, attacks.Generator) for e in entries):
         raise UsageError(f"{where} attacks: 'generator' is not made for a source")
     return entries

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfadv import config, data, experiment, predictor
-from tfadv.errors import UsageError
+from tfadv.errors import RunError, UsageError
 from tfadv.evaluation import suite
 from tfadv.workdir import Workdir
 
@@ -52,6 +52,9 @@ class Trained:
 
         Args:
             data_dir: where TFDS finds prepared data.
+
+        Raises:
+            RunError: the data cannot be read, or fill no whole batch.
         """
         images = self.dataset.read_test(data_dir)
         images = images.take(slice(self.evaluate.num_examples))
@@ -59,6 +62,12 @@ class Trained:
             return images
         order = np.random.default_rng(self.seed).permutation(len(images))
         size = self.evaluate.batch_size
+        if len(images) < size:
+            raise RunError(
+                f"with bn_eval = 'batch' only whole batches of {size} count, and the "
+                f"data directory holds {len(images)} test images: use a smaller "
+                "evaluate.batch_size"
+            )
         return images.take(order[: len(images) // size * size])
 
 

@@ -1,11 +1,12 @@
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
 
 from tfadv import data
 from tfadv.data import Dataset, Images, Source
-from tfadv.errors import UsageError
+from tfadv.errors import RunError, UsageError
 
 TRAIN, TEST = 20, 6
 
@@ -113,6 +114,24 @@ def test_impossible_requests_fail_before_anything_is_read(options, message):
         dataset(**options)
 
 
+def test_a_holdout_must_leave_something_of_what_is_there():
+    """A directory may hold less than the data set: 20 of 30."""
+    source = dataclasses.replace(SOURCE, sizes={"train": 30, "test": TEST})
+    for holdout in (20, 25):
+        made = Dataset(source=source, holdout=holdout)
+        for read_it in (made.read_train, functools.partial(made.read_watched, 5)):
+            with pytest.raises(RunError, match=rf"is {holdout}, .* holds only 20 tr"):
+                read_it("somewhere")
+    assert len(Dataset(source=source, holdout=19).read_train("somewhere")) == 1
+
+
+def test_images_that_stay_on_disk_are_not_standardised():
+    on_disk = dataclasses.replace(SOURCE, on_disk=True)
+    Dataset(source=on_disk)
+    with pytest.raises(ValueError, match="`standardize` must be false for images that"):
+        Dataset(source=on_disk, standardize=True)
+
+
 def test_images_take():
     images = read("train", "somewhere")
     assert len(images) == TRAIN
@@ -130,7 +149,7 @@ def test_every_source_is_described(name):
 
 
 def test_get_lists_the_names():
-    with pytest.raises(UsageError, match=r"unknown data set 'cifar'.*Known: cifar10"):
+    with pytest.raises(UsageError, match=r"unknown data set 'cifar'.*Known: .*cifar10"):
         data.get("cifar")
 
 

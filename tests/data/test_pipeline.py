@@ -2,9 +2,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from tfadv import attacks, craft
-from tfadv.data import Augment, Images, pipeline
+from tfadv.data import Augment, ImageFiles, Images, pipeline
 from tfadv.data.adversarial import StoredImages, draw_pixels
 from tfadv.defenses import Kurakin
 from tfadv.errors import RunError
@@ -314,3 +315,96 @@ def test_with_images_on_disk(tmp_path):
     assert seen == {1, 2, 3}
     with pytest.raises(RunError, match="not made of these images"):
         batches(Images(x=images.x[::-1], y=images.y), **options)
+
+
+# Images in files.
+
+
+@pytest.fixture
+def both(tmp_path):
+    """The same ten images of 8x8 in memory and in files."""
+    x = np.random.default_rng(0).integers(0, 256, (N, 8, 8, 3), np.uint8)
+    paths = [tmp_path / f"{i}.png" for i in range(N)]
+    for image, path in zip(x, paths, strict=True):
+        Image.fromarray(image).save(path)
+    y = np.arange(N, dtype=np.int32)
+    return Images(x=x, y=y), Images(x=ImageFiles(paths, (8, 8, 3)), y=y)
+
+
+def assert_equal_batches(found, expected):
+    for one, other in zip(found, expected, strict=True):
+        for a, b in zip(tf.nest.flatten(one), tf.nest.flatten(other), strict=True):
+            assert a.dtype == b.dtype
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("m", [1, 3, 4, N])
+@pytest.mark.parametrize("augment", [Augment(), AUGMENT])
+def test_images_in_files_give_the_batches_of_images_in_memory(both, m, augment):
+    """Bitwise, within epochs and across their ends."""
+    memory, on_disk = (batches(one, m=m, augment=augment) for one in both)
+    assert len(memory) == 20
+    assert_equal_batches(on_disk, memory)
+
+
+def test_some_of_the_images_in_files(both):
+    """Left out by `take`, as a holdout is, and cut to a window."""
+    kept = np.arange(N) % 3 != 1
+    memory, on_disk = (
+        batches(Images(x=one.x[:, 1:, :6], y=one.y).take(kept), augment=Augment(crop=4))
+        for one in both
+    )
+    assert_equal_batches(on_disk, memory)
+    assert {label for _, y in on_disk for label in y} == {0, 2, 3, 5, 6, 8, 9}
+
+
+@pytest.mark.parametrize("start", [1, 7, 13])
+def test_a_later_start_equals_skipping_with_images_in_files(both, start):
+    options = {"images": both[1], "augment": AUGMENT}
+    assert_equal_batches(batches(start=start, **options), batches(**options)[start:])
+
+
+def test_stored_images_beside_images_in_files(both):
+    stored = STORED | {"stored": Noted(5), "augment": AUGMENT}
+    memory, on_disk = (batches(one, **stored) for one in both)
+    assert_equal_batches(on_disk, memory)
+
+
+def test_no_batch_of_images_in_files_is_short(both):
+    data = pipeline.batches(
+        both[1], batch_size=4, seed=0, start=2, stop=9, augment=AUGMENT
+    )
+    assert data.element_spec[0].shape == (4, 5, 5, 3)
+    assert data.element_spec[1].shape == (4,)
+    assert data.cardinality() == 7
+
+
+def test_a_file_that_is_lost_while_training_is_named(both):
+    """The batches before it are what they were."""
+    memory, on_disk = both
+    order = np.concatenate([y for _, y in batches(memory, m=1, stop=N)])
+    on_disk.x.paths[order[-1]] += ".moved"
+    options = {"batch_size": 1, "seed": 0, "start": 0, "stop": N}
+    iterator = iter(pipeline.batches(on_disk, augment=Augment(), **options))
+    assert [int(next(iterator)[1][0]) for _ in range(N - 1)] == order[:-1].tolist()
+    with pytest.raises(tf.errors.NotFoundError, match=r"\.png\.moved"):
+        next(iterator)
+
+
+def test_two_replicas_share_batches_of_images_in_files(mirrored, both):
+    memory, on_disk = (
+        pipeline.batches(one, batch_size=8, seed=0, start=0, stop=6, augment=AUGMENT)
+        for one in both
+    )
+    split = mirrored.experimental_distribute_dataset(on_disk)
+    specs = tf.nest.flatten(split.element_spec, expand_composites=True)
+    assert [spec.shape[0] for spec in specs] == [4, 4, 4, 4]
+    for whole, parts in zip(memory, split, strict=True):
+        joined = [np.concatenate([v.numpy() for v in part.values]) for part in parts]
+        assert_equal_batches([joined], [[v.numpy() for v in whole]])
+
+
+@pytest.mark.parametrize("where", [0, 1])
+def test_fewer_images_than_a_batch(both, where):
+    with pytest.raises(RunError, match=r"holds only 10: set train\.batch_size to 10"):
+        batches(both[where], m=N + 1)

@@ -1,5 +1,6 @@
-"""Data: images in memory, float32 [n, h, w, c] in [0, 1] by the time a model sees them.
+"""Data: float32 [n, h, w, c] in [0, 1] by the time a model sees them.
 
+Images are in memory, or in files of which a batch at a time is read (`ImageFiles`).
 `DATASETS` maps a name to a `Source` (its shape and classes, known before anything is
 read); `Data` reads it and cuts it into what is trained on, watched and tested.
 """
@@ -10,8 +11,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfadv import errors
+from tfadv.data.adience import ADIENCE
 from tfadv.data.augment import Augment
 from tfadv.data.digits import DIGITS
+from tfadv.data.files import ImageFiles
 from tfadv.data.pipeline import to_float
 from tfadv.data.source import Images, Source
 from tfadv.data.standardization import standardize
@@ -23,6 +26,7 @@ DATASETS = {
     "cifar10": CIFAR10,
     "cifar100": CIFAR100,
     "svhn_cropped": SVHN_CROPPED,
+    **ADIENCE,
 }
 
 # The keys of `[data]` that decide which images a model takes.
@@ -54,7 +58,8 @@ class Dataset:
 
     Raises:
         ValueError: a crop larger than the image; a holdout that leaves nothing; more
-            `extra` images than there are.
+            `extra` images than there are; `standardize` of images that stay on disk.
+        RunError: when read, a holdout that leaves nothing of what is there.
     """
 
     source: Source
@@ -82,6 +87,11 @@ class Dataset:
             raise ValueError(
                 f"`extra` must be from 0 to {available}, the size of that split; "
                 f"received {self.extra}"
+            )
+        if self.standardize and self.source.on_disk:
+            raise ValueError(
+                "`standardize` must be false for images that are read from files batch "
+                "by batch; received True: use a network that standardises them itself"
             )
 
     @property
@@ -169,6 +179,11 @@ class Dataset:
 
     def _held_out(self, n):
         """[n] 0 or 1: evenly spread over the split, whatever the seed of the run."""
+        if self.holdout and self.holdout >= n:
+            raise errors.RunError(
+                f"`holdout` is {self.holdout}, and the data directory holds only {n} "
+                "training images: set data.holdout to less"
+            )
         marks = np.zeros(n, np.int8)
         marks[np.linspace(0, n - 1, self.holdout).astype(int)] = 1
         return marks
@@ -182,6 +197,7 @@ __all__ = [
     "SHAPING",
     "Augment",
     "Dataset",
+    "ImageFiles",
     "Images",
     "Source",
     "get",

@@ -124,7 +124,7 @@ class StoredImages:
                 f"images; image {last} is needed too. Make them of the whole split."
             )
         few = images.take(_spread(len(images)))
-        clean = augment.center(few.x).astype(int)
+        clean = np.asarray(augment.center(few.x)).astype(int)
         self._expect("shape", self.image_shape, clean.shape[1:])
         pixels = 1 + np.arange(len(few)) % self.max_pixels
         positions = self._positions(few.source_index, pixels)

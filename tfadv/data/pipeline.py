@@ -3,6 +3,8 @@
 import tensorflow as tf
 
 from tfadv.data.adversarial import draw_pixels
+from tfadv.data.files import ImageFiles
+from tfadv.errors import RunError
 
 
 def batches(
@@ -24,6 +26,9 @@ def batches(
     costs no more than one that starts at 0). Batches run across epochs, so none is
     short.
 
+    Images in files are decoded in the background, several at once, as far ahead as a
+    few batches; the batches are bitwise those of the same images in memory.
+
     Args:
         images: `Images` with at least `batch_size` examples.
         batch_size: m.
@@ -44,7 +49,8 @@ def batches(
     Raises:
         ValueError: `stored` without positions or the reverse, or a position that is
             not in the batch.
-        RunError: `stored` was made of other images.
+        RunError: `stored` was made of other images; fewer images than a batch, which
+            only shows when they are read.
     """
     if (stored is None) != (len(stored_positions) == 0):
         raise ValueError(
@@ -60,7 +66,12 @@ def batches(
     if stored is not None:
         stored.check(images, augment)
     n = len(images)
-    x, y = tf.constant(images.x), tf.constant(images.y, tf.int32)
+    if n < batch_size:
+        raise RunError(
+            f"a batch of {batch_size} images needs as many to train on, and the data "
+            f"directory holds only {n}: set train.batch_size to {n} or less"
+        )
+    y = tf.constant(images.y, tf.int32)
     source_index = tf.constant(images.source_index, tf.int64)
     at = tf.constant(list(stored_positions), tf.int32)
     key = tf.constant(seed, tf.int64)
@@ -75,13 +86,15 @@ def batches(
             position, seed=tf.stack([key, epoch]), max_index=n - 1
         )
 
-    def batch(step):
+    def indices(step):
         position = step * batch_size + tf.range(batch_size, dtype=tf.int64)
         epoch = step * batch_size // n
         # As m <= n a batch touches two epochs at most.
         first, second = (shuffled(position % n, epoch + e) for e in (0, 1))
-        index = tf.where(position < (epoch + 1) * n, first, second)
-        whole = tf.gather(x, index)
+        return tf.where(position < (epoch + 1) * n, first, second)
+
+    def batch(step, whole):
+        index = indices(step)
         picked = augment.random(whole, seed_of(2, step))
         if stored is None:
             return to_float(picked), tf.gather(y, index)
@@ -102,9 +115,24 @@ def batches(
         )
         return tf.ensure_shape(x_stored, [s, *stored.image_shape])
 
-    # Two calls at once keep order; the work is small gathers, not decoding.
-    data = tf.data.Dataset.range(start, stop)
-    return data.map(batch, num_parallel_calls=2, deterministic=True).prefetch(4)
+    steps = tf.data.Dataset.range(start, stop)
+    if isinstance(images.x, ImageFiles):
+        paths = tf.constant(images.x.paths.tolist(), tf.string)
+
+        def load(position):
+            index = shuffled(position % n, position // n)
+            return images.x.load(tf.gather(paths, index))
+
+        positions = tf.data.Dataset.range(start * batch_size, stop * batch_size)
+        wholes = positions.map(
+            load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        ).batch(batch_size, drop_remainder=True)
+        data, make = tf.data.Dataset.zip(steps, wholes), batch
+    else:
+        x = tf.constant(images.x)
+        data, make = steps, lambda step: batch(step, tf.gather(x, indices(step)))
+    # Two calls at once keep order; the work is small gathers and crops.
+    return data.map(make, num_parallel_calls=2, deterministic=True).prefetch(4)
 
 
 def to_float(x):

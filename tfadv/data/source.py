@@ -5,20 +5,23 @@ from collections.abc import Callable
 
 import numpy as np
 
+from tfadv.data.files import ImageFiles
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Images:
-    """Images in memory.
+    """Images in memory, or in files that are decoded when they are needed.
 
     Args:
-        x: [n, h, w, c] uint8, or float32 in [0, 1].
+        x: [n, h, w, c] uint8, or float32 in [0, 1]; or `ImageFiles`, of which
+            `np.asarray` and `tf.constant` make such an array.
         y: [n] int32.
         source_index: [n], the position of each in the split that it comes from (those
             of the split `extra` go on after those of `train`); None where these are
             the first n of it.
     """
 
-    x: np.ndarray
+    x: np.ndarray | ImageFiles
     y: np.ndarray
     source_index: np.ndarray | None = None
 
@@ -44,10 +47,15 @@ class Source:
         image_shape: (h, w, c) as stored.
         num_classes: K.
         sizes: examples in `train` and `test`, and in `extra` where there are more to
-            train on.
+            train on: of the whole data set as it was published, which is what requests
+            are checked against before anything is read. A directory may hold less (a
+            part of the set, or images that cannot be read), so whoever needs a number
+            of images looks again at what `read` returned.
         read: (split, data_dir) -> `Images`. A source with the split `extra` takes a
             third argument, a sorted array of the positions to keep.
         licence: one line on where it comes from.
+        on_disk: whether `read` returns `ImageFiles`, because the whole set is too much
+            for the memory.
     """
 
     image_shape: tuple[int, int, int]
@@ -55,3 +63,4 @@ class Source:
     sizes: dict[str, int]
     read: Callable[..., Images]
     licence: str = ""
+    on_disk: bool = False

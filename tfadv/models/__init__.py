@@ -3,17 +3,25 @@
 A network takes raw x [n, h, w, c] in [0, 1], normalises in its first layer, ends in
 logits [n, K] (the layer named `embedding`) and is made of plain Keras layers, so a
 saved one loads without tfadv. `GENERATORS` are networks of another kind: they end in
-perturbations.
+perturbations. `load_weights` gives a network the weights of a file.
 """
 
 from tfadv import errors
 from tfadv.models.e2sad_cnn import e2sad_mnist, e2sad_svhn
 from tfadv.models.eat_mnist import eat_a, eat_b, eat_c, eat_d
+from tfadv.models.face import resnet50_face, vgg16_face
 from tfadv.models.generators import GENERATORS, get_generator
+from tfadv.models.gradient_reversal import GradientReversal
+from tfadv.models.imagenet import (
+    inception_resnet_v2,
+    inception_v3_imagenet,
+    resnet101,
+)
 from tfadv.models.lenet import lenet
 from tfadv.models.resnet_cifar import resnet20, resnet110, resnet_cifar
 from tfadv.models.small_cnn import small_cnn
 from tfadv.models.wang_resnet import wang_resnet
+from tfadv.models.weights import load_weights
 
 MODELS = {
     "e2sad_mnist": e2sad_mnist,
@@ -22,11 +30,16 @@ MODELS = {
     "eat_b": eat_b,
     "eat_c": eat_c,
     "eat_d": eat_d,
+    "inception_resnet_v2": inception_resnet_v2,
+    "inception_v3_imagenet": inception_v3_imagenet,
     "lenet": lenet,
     "resnet20": resnet20,
+    "resnet50_face": resnet50_face,
+    "resnet101": resnet101,
     "resnet110": resnet110,
     "resnet_cifar": resnet_cifar,
     "small_cnn": small_cnn,
+    "vgg16_face": vgg16_face,
     "wang_resnet": wang_resnet,
 }
 
@@ -39,6 +52,7 @@ def get(name):
 __all__ = [
     "GENERATORS",
     "MODELS",
+    "GradientReversal",
     "e2sad_mnist",
     "e2sad_svhn",
     "eat_a",
@@ -47,10 +61,16 @@ __all__ = [
     "eat_d",
     "get",
     "get_generator",
+    "inception_resnet_v2",
+    "inception_v3_imagenet",
     "lenet",
+    "load_weights",
     "resnet20",
+    "resnet50_face",
+    "resnet101",
     "resnet110",
     "resnet_cifar",
     "small_cnn",
+    "vgg16_face",
     "wang_resnet",
 ]
