@@ -1,7 +1,6 @@
 """Adversarial images on disk: 8-bit, as a TFDS data set or a NumPy array."""
 
 import contextlib
-import shutil
 import time
 
 import numpy as np
@@ -14,7 +13,7 @@ from tfadv.data import pipeline
 from tfadv.errors import RunError
 from tfadv.evaluation import format_eps
 from tfadv.evaluation.whitebox import batches
-from tfadv.files import replacing
+from tfadv.files import remove_leftovers, replacing
 
 VERSION = "1.0.0"
 # A full disk is noticed when a file is closed.
@@ -82,8 +81,7 @@ def write(
         "model": model,
     }
     # What a killed write has left behind may be large.
-    for leftover in target.parent.glob(".writing-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    remove_leftovers(target.parent)
     with replacing(target) as temporary:
         temporary.mkdir()
         writer = _writer(
@@ -127,8 +125,7 @@ def write_array(predict, images, entry, path, *, batch_size, seed=0):
     Raises:
         RunError: it cannot be written.
     """
-    for leftover in path.parent.glob(".writing-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    remove_leftovers(path.parent)
     x_adv = np.empty(images.x.shape, np.uint8)
     eps = [entry.attack.eps]
     attacked = _attacked(predict, images, entry, eps, batch_size, seed)

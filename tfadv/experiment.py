@@ -45,6 +45,11 @@ class Experiment:
     make_model: Callable
     make_defense: Callable
 
+    @property
+    def shared_with_sources(self):
+        """Sections that its [sources] must share with it."""
+        return ("model", "data") if self.keeps_classifier else ("data",)
+
 
 # Keys that are younger than workdirs and tables of models, which stay what they are:
 # a resolved configuration has them only where they differ from these defaults.
@@ -131,14 +136,14 @@ def build(tables, *, replicas=1):
 
     sources, crafted = None, []
     if tables.get("sources"):
-        where_sources = where["sources"]
-        sources = config.build(config.Sources, tables["sources"], where=where_sources)
+        sources = config.build(
+            config.Sources, tables["sources"], where=where["sources"]
+        )
         resolved["sources"] = dataclasses.asdict(sources)
     if tables.get("crafted"):
-        crafted = _crafted(tables["crafted"], dataset, where["crafted"])
-        resolved["crafted"] = config.bind(
-            config.Crafted, tables["crafted"], where=where["crafted"]
-        )
+        copies = config.build(config.Crafted, tables["crafted"], where=where["crafted"])
+        crafted = _crafted(copies, dataset, where["crafted"])
+        resolved["crafted"] = dataclasses.asdict(copies)
 
     generator, generator_arguments = None, {}
     if tables.get("generator"):
@@ -292,10 +297,9 @@ def _check_sources(defense, sources, crafted, name, where):
         )
 
 
-def _crafted(table, dataset, where):
-    """The `suite.Entry`s of [crafted]."""
-    crafted = config.build(config.Crafted, table, where=where)
-    entries = [suite.entry(one, (crafted.eps,), where) for one in crafted.attacks]
+def _crafted(copies, dataset, where):
+    """The `suite.Entry`s of a `config.Crafted`."""
+    entries = [suite.entry(one, (copies.eps,), where) for one in copies.attacks]
     if dataset.crop is not None or dataset.standardize:
         raise UsageError(
             f"{where}: copies are made of whole images as pixels, and `crop` or "

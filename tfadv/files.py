@@ -23,6 +23,12 @@ def make_directory(path):
     return path
 
 
+def remove_leftovers(directory):
+    """Removes what killed `replacing`s have left half-written in a directory."""
+    for leftover in pathlib.Path(directory).glob(".writing-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
 @contextlib.contextmanager
 def replacing(path):
     """Yields a temporary path to write to; renamed to `path` when the block succeeds.

@@ -148,12 +148,22 @@ def _by_batch_statistics(model, path):
     model.trainable = False
     model.trainable = True
 
-    def predict(x):
-        weights = model.trainable_variables, model.non_trainable_variables
-        logits, _ = model.stateless_call(*weights, x, training=True)
-        return logits
+    return lambda x: frozen(model, x)
 
-    return predict
+
+def frozen(model, x, weights=None):
+    """The model in training mode on x, without moving its statistics.
+
+    Args:
+        model: a built `keras.Model`.
+        x: its input.
+        weights: values for its trainable variables; None for those it has.
+    """
+    weights = model.trainable_variables if weights is None else weights
+    outputs, _ = model.stateless_call(
+        weights, model.non_trainable_variables, x, training=True
+    )
+    return outputs
 
 
 def _cannot_load(path, error, what="model"):

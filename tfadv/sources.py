@@ -37,7 +37,7 @@ def check(exp):
             file: experiment.build(tables).config
             for file, tables in zip(exp.sources.configs, to_train(exp), strict=True)
         }
-    sections = ("model", "data") if exp.keeps_classifier else ("data",)
+    sections = exp.shared_with_sources
     ours = experiment.shared_with_origin(exp.config, sections)
     for name, resolved in theirs.items():
         there = experiment.shared_with_origin(resolved, sections)
@@ -102,16 +102,18 @@ def with_crafted(images, exp, workdirs, directory):
         RunError: a copy cannot be written, or is not one of these images.
     """
     directory = pathlib.Path(directory)
-    copies = {
-        directory / f"{i}_{entry.name}_{j}.npy": (source, entry)
-        for i, source in enumerate(workdirs)
-        for j, entry in enumerate(exp.crafted)
-    }
-    for path, (source, entry) in copies.items():
-        if not path.exists():
-            predict = predictor.load(source.trained_model())
-            options = {"batch_size": exp.evaluate.batch_size, "seed": exp.train.seed}
+    options = {"batch_size": exp.evaluate.batch_size, "seed": exp.train.seed}
+    copies = []
+    for i, source in enumerate(workdirs):
+        of_source = {
+            directory / f"{i}_{entry.name}_{j}.npy": entry
+            for j, entry in enumerate(exp.crafted)
+        }
+        missing = {p: entry for p, entry in of_source.items() if not p.exists()}
+        predict = predictor.load(source.trained_model()) if missing else None
+        for path, entry in missing.items():
             craft.write_array(predict, images, entry, path, **options)
+        copies += of_source
     x = np.empty((1 + len(copies), *images.x.shape), np.uint8)
     x[0] = images.x
     for i, path in enumerate(copies):

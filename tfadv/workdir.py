@@ -1,11 +1,10 @@
 """The directory of a run: what is where in it, and whose it is."""
 
 import pathlib
-import shutil
 
 from tfadv import config
 from tfadv.errors import RunError, UsageError
-from tfadv.files import read_json, write_json
+from tfadv.files import read_json, remove_leftovers, write_json
 
 
 class Workdir:
@@ -67,8 +66,7 @@ class Workdir:
                 f"{self.path} is not empty and holds no config.json: not a workdir of "
                 "tfadv. Choose another --workdir."
             )
-        for leftover in self.path.glob(".writing-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        remove_leftovers(self.path)
         write_json(self.config, resolved)
 
     def is_trained(self):

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tfadv.attacks.generator import inputs_of
 from tfadv.defenses.with_generator import WithGenerator
+from tfadv.predictor import frozen
 
 # Below, a finite difference in float32 is mostly rounding.
 LEAST_DIFFERENCE = 1e-4
@@ -158,18 +159,3 @@ class AdversarialNetwork(WithGenerator):
             return gradients
         context = tf.distribute.get_replica_context()
         return context.all_reduce(tf.distribute.ReduceOp.MEAN, gradients)
-
-
-def frozen(model, x, weights=None):
-    """The model in training mode on x, without moving its statistics.
-
-    Args:
-        model: a built `keras.Model`.
-        x: its input.
-        weights: values for its trainable variables; None for those it has.
-    """
-    weights = model.trainable_variables if weights is None else weights
-    outputs, _ = model.stateless_call(
-        weights, model.non_trainable_variables, x, training=True
-    )
-    return outputs

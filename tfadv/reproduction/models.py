@@ -201,11 +201,10 @@ def _check_needs(built, init, stored, sources):
             "`sources` in the table name the finished models that a configuration with "
             "[sources] needs: give both or neither"
         )
-    of_sources = ("model", "data") if built.keeps_classifier else ("data",)
     for needed, sections in (
         (init, experiment.SHARED),
         (stored, ("data",)),
-        *((source, of_sources) for source in sources),
+        *((source, built.shared_with_sources) for source in sources),
     ):
         if needed is None:
             continue
