@@ -496,6 +496,15 @@ def test_shortened_scales_what_batch_normalisation_averages_over(
         assert short[section] == pytest.approx({"bn_momentum": expected}, abs=1e-12)
 
 
+def test_shortened_scales_it_in_every_partner():
+    partners = [{"name": "lenet"}, {"name": "resnet20", "bn_momentum": 0.999}]
+    tables = {"partners": {"models": partners}, "train": {"steps": 1000}}
+    short = config.shortened(config.Config(tables), 100)
+    plain, faster = short["partners"]["models"]
+    assert plain == {"name": "lenet"}
+    assert faster == {"name": "resnet20", "bn_momentum": pytest.approx(0.99)}
+
+
 @pytest.mark.parametrize("momentum", ["a", 0, 1, 0.0, 1.0, True])
 def test_shortened_leaves_a_momentum_that_averages_nothing(momentum):
     tables = {"model": {"bn_momentum": momentum}, "train": {"steps": 1000}}

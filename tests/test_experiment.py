@@ -3,6 +3,7 @@ import json
 import pathlib
 
 import keras
+import numpy as np
 import pytest
 
 from tfadv import attacks, config, data, defenses, experiment
@@ -36,7 +37,9 @@ def make(tables, replicas=1):
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda p: str(p.relative_to(CONFIGS)))
 def test_every_configuration_builds(path):
-    built = experiment.build(config.load(path))
+    # Networks of faces are of half a gigabyte; 75 is the least that Inception takes.
+    small = ["data.crop=75"] if path.name.startswith("adience") else []
+    built = experiment.build(config.load(path, small))
     model = built.make_model()
     assert model.input_shape == (None, *built.dataset.image_shape)
     assert model.output_shape == (None, built.dataset.source.num_classes)
@@ -504,3 +507,161 @@ def test_check_evaluation_sizes():
     experiment.check_evaluation_sizes(evaluate, 6, "test", "w")
     with pytest.raises(UsageError, match="w: `num_examples` must be at most the 5"):
         experiment.check_evaluation_sizes(evaluate, 5, "test", "w")
+
+
+# Several networks.
+
+SATM = config.Config(
+    {
+        "data": {"name": "digits", "holdout": 100},
+        "model": {"name": "small_cnn", "width": 4},
+        "partners": {"models": [{"name": "eat_d"}, {"name": "small_cnn", "width": 8}]},
+        "attack": {"name": "r_fgsm", "eps": 0.1},
+        "defense": {"name": "satm", "domain_weights": [0.0, 0.1, 0.2]},
+        "optimizer": {"name": "sgd", "learning_rate": 0.1},
+        "train": {"steps": 10},
+    }
+)
+
+
+def test_partners_are_networks_of_the_defence():
+    built = experiment.build(SATM)
+    names = [table["name"] for table in built.networks]
+    assert names == ["small_cnn", "eat_d", "small_cnn"]
+    assert [table.get("width") for table in built.networks] == [4, None, 8]
+    assert built.config["partners"] == {"models": built.networks[1:]}
+    classifier = built.make_model()
+    defense = built.make_defense(classifier)
+    assert defense.networks[0] is classifier
+    assert [network.name for network in defense.networks] == names
+    assert defense.domain_weights == (0.0, 0.1, 0.2)
+
+
+def test_the_configuration_of_a_partner():
+    """It comes first with what belongs to it, the others follow, counted round."""
+    tables = SATM.merged({"sources": {"paths": ["a", "b", "c"]}}, "here")
+    resolved = experiment.build(tables).config
+    model, (one, two) = resolved["model"], resolved["partners"]["models"]
+    for number, models, paths, weights in (
+        (1, [one, two, model], ("b", "c", "a"), (0.1, 0.2, 0.0)),
+        (2, [two, model, one], ("c", "a", "b"), (0.2, 0.0, 0.1)),
+    ):
+        found = experiment.of_partner(resolved, number)
+        assert [found["model"], *found["partners"]["models"]] == models
+        assert found["sources"] == {"paths": paths, "configs": ()}
+        assert found["defense"] == resolved["defense"] | {"domain_weights": weights}
+        for key in ("data", "attack", "optimizer", "train", "evaluate"):
+            assert found[key] == resolved[key]
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"partners": {"models": []}}, "[partners]: `models` must name at least one"),
+        ({"partners": {"models": [{}]}}, "[partners] models[0]: missing key 'name'"),
+        ({"partners": {"models": [{"name": "eat_e"}]}}, "unknown model 'eat_e'; did"),
+        (
+            {"partners": {"models": [{"name": "eat_d", "width": 3}]}},
+            "[partners] models[0]: unknown key 'width'",
+        ),
+        ({"defense": {"name": "standard"}}, "no use for it: leave [partners] out"),
+        ({"sources": {"paths": ["a"]}}, "start from as many finished ones; received 1"),
+        ({"train": {"init_from": "a"}}, "`init_from` is one network, and [partners]"),
+        (
+            {"train": {"patience": 2}, "data": {"holdout": 0}},
+            "[train]: `patience` watches the loss on held-out images, and there are",
+        ),
+        ({"train": {"patience": 0}}, "`patience` must be at least 1; received 0"),
+    ],
+)
+def test_networks_that_cannot_be_trained_together(tables, message):
+    with pytest.raises(UsageError) as caught:
+        experiment.build(SATM.merged(tables, "here"))
+    assert message in str(caught.value)
+
+
+def test_a_defence_of_several_networks_without_partners():
+    alone = config.Config({k: v for k, v in SATM.items() if k != "partners"})
+    with pytest.raises(UsageError, match=r"trains several networks: add a table"):
+        experiment.build(alone)
+
+
+def test_what_need_not_agree_with_what_a_network_starts_from():
+    """Of 3,000 and of 1,000 steps a third is 1,000 and 333."""
+    one = {"name": "resnet20", "width": 4, "bn_momentum": 0.997, "weights": "a.h5"}
+    other = {"name": "resnet20", "width": 4, "bn_momentum": 1 - 1e-3 * 1000 / 333}
+    ours, theirs = (
+        experiment.shared_with_origin({"model": model}, ("model",))
+        for model in (one, other)
+    )
+    assert ours == theirs == {"model": {"name": "resnet20", "width": 4}}
+
+
+@pytest.mark.parametrize("name", ["resnet20", "resnet110", "resnet_cifar"])
+@pytest.mark.parametrize(
+    "options, resolved",
+    [
+        ({}, {}),
+        ({"width": 1, "activation": "relu"}, {}),
+        ({"width": 0.5}, {"width": 0.5}),
+        ({"activation": "tanh"}, {"activation": "tanh"}),
+    ],
+)
+def test_options_of_a_resnet_are_resolved_where_they_are_given(name, options, resolved):
+    network = experiment.Network.read({"name": name, **options}, "[model]")
+    others = {"name", "depth", "bn_momentum", "weight_decay", "mean", "std"}
+    assert {key: v for key, v in network.table.items() if key not in others} == resolved
+    assert others <= network.table.keys()
+    # What a workdir keeps means the same network.
+    again = experiment.Network.read(network.table, "[model]")
+    assert again == network
+    expected = {"width": 1.0, "activation": "relu"} | options
+    assert expected.items() <= again.arguments.items()
+
+
+def test_a_width_of_one_is_no_default_of_other_networks():
+    """1 == 1.0, but without it small_cnn would have 32."""
+    for name in ("small_cnn", "small_vgg"):
+        network = experiment.Network.read({"name": name, "width": 1}, "[model]")
+        assert network.table["width"] == 1
+    network = experiment.Network.read({"name": "inception_v3"}, "[model]")
+    assert (network.table["width"], network.table["activation"]) == (1.0, "relu")
+
+
+def test_patience_is_resolved_where_it_is_given():
+    assert "patience" not in experiment.build(SATM).config["train"]
+    asked = experiment.build(SATM.merged({"train": {"patience": 2}}, "here"))
+    assert asked.config["train"]["patience"] == 2
+
+
+def test_weights_of_a_file(tmp_path):
+    """Each network begins with those of its own file; which one is on record."""
+    files = []
+    for i, table in enumerate(({"width": 4}, {"name": "eat_d"})):
+        tables = load("standard", "model.name=small_cnn")
+        made = experiment.build(tables.merged({"model": table}, "here")).make_model()
+        files.append((tmp_path / f"{i}.keras", made.get_weights()))
+        made.save(files[-1][0])
+    (first, of_first), (second, of_second) = files
+    tables = SATM.merged(
+        {
+            "model": {"weights": str(first)},
+            "partners": {"models": [{"name": "eat_d", "weights": str(second)}]},
+            "defense": {"domain_weights": [0.0]},
+        },
+        "here",
+    )
+    built = experiment.build(tables)
+    assert [table["weights"] for table in built.networks] == [str(first), str(second)]
+    defense = built.make_defense(built.make_model())
+    for network, expected in zip(defense.networks, (of_first, of_second), strict=True):
+        for found, wanted in zip(network.get_weights(), expected, strict=True):
+            np.testing.assert_array_equal(found, wanted)
+
+
+def test_weights_that_are_not_there():
+    built = experiment.build(SATM.merged({"model": {"weights": "none.h5"}}, "here"))
+    with pytest.raises(UsageError, match=r"no weights at none\.h5: expected a \.keras"):
+        built.make_model()
+    with pytest.raises(UsageError, match=r"\[model\] weights: expected str, received"):
+        experiment.build(SATM.merged({"model": {"weights": 3}}, "here"))

@@ -689,3 +689,104 @@ def test_seeds_go_on_where_they_were_killed(tmp_path, starts, monkeypatch):
     assert [one["seed"] for one in each] == [0, 1]
     accuracies = [[one["rows"][i]["accuracy"] for one in each] for i in range(3)]
     assert [r["accuracies"] for r in found["rows"]] == accuracies
+
+
+# Several networks.
+
+SATM = Config(
+    {
+        "data": {"name": "digits", "holdout": 100},
+        "model": {"name": "small_cnn", "width": 4},
+        "partners": {"models": [{"name": "eat_d"}]},
+        "attack": {"name": "r_fgsm", "eps": 0.1},
+        "defense": {"name": "satm", "domain_units": 8},
+        "optimizer": {"name": "sgd", "learning_rate": 0.1},
+        "train": {"steps": 6, "checkpoint_every": 4, "batch_size": 20},
+        "evaluate": {
+            "attacks": ["step_fgsm"],
+            "eps": [0.1],
+            "num_examples": 40,
+            "batch_size": 20,
+        },
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    """Workdir of a finished run of two networks."""
+    path = tmp_path_factory.mktemp("satm") / "run"
+    run.fit(SATM, path)
+    return path
+
+
+def test_a_partner_is_a_finished_run(together):
+    """Of its own network, with the other as its partner; measured like any."""
+    opened = open_model(workdir=together / "partners" / "1")
+    assert opened.config["model"]["name"] == "eat_d"
+    assert opened.config["partners"]["models"][0]["name"] == "small_cnn"
+    assert (opened.steps, opened.full_steps) == (6, 6)
+    found = run.evaluate(opened, together / "measured")
+    assert [row["attack"] for row in found["rows"]] == [
+        "clean",
+        "step_fgsm",
+        "random_sign",
+    ]
+    assert Workdir(together / "partners" / "1").is_trained()
+    # A second call finds both.
+    run.fit(SATM, together)
+
+
+def test_networks_resume_together(together, tmp_path, monkeypatch):
+    """Killed after the checkpoint of step 4, both end in the weights of a whole run."""
+    real = run.run_loop
+
+    def cut(defense, batches, **options):
+        return real(defense, batches, **{**options, "steps": 4})
+
+    monkeypatch.setattr(run, "run_loop", cut)
+    monkeypatch.setattr(run, "_save", lambda *args: None)
+    run.fit(SATM, tmp_path / "run")
+    monkeypatch.undo()
+    shutil.rmtree(tmp_path / "run" / "partners")
+    run.fit(SATM, tmp_path / "run")
+    for part in ("", "partners/1"):
+        assert same(weights(tmp_path / "run" / part), weights(together / part))
+
+
+def test_networks_start_from_their_sources(together, tmp_path):
+    """A learning rate of 0 leaves both where their sources are."""
+    tables = SATM.merged(
+        {
+            "optimizer": {"learning_rate": 0.0},
+            "sources": {"paths": [str(together), str(together / "partners" / "1")]},
+            "train": {"steps": 1},
+        },
+        "here",
+    )
+    run.fit(tables, tmp_path / "run")
+    for part in ("", "partners/1"):
+        assert same(weights(tmp_path / "run" / part), weights(together / part))
+
+
+def test_a_source_must_be_of_the_network_that_starts_from_it(together, tmp_path):
+    paths = [str(together / "partners" / "1"), str(together)]
+    tables = SATM.merged({"sources": {"paths": paths}}, "here")
+    with pytest.raises(UsageError, match=r"partners/1 has model\.\w+ = "):
+        run.fit(tables, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_stops_early_says_after_how_many_steps(tmp_path):
+    """At a learning rate of 0 the loss never falls: measured at 2, 4 and 6 of 20."""
+    tables = SATM.merged(
+        {
+            "optimizer": {"learning_rate": 0.0},
+            "train": {"steps": 20, "validate_every": 2, "patience": 2},
+        },
+        "here",
+    )
+    found = run.train(tables, tmp_path / "run")
+    assert (found["steps"], found["full_steps"]) == (6, 20)
+    assert open_model(workdir=tmp_path / "run" / "partners" / "1").steps == 6
+    assert "6 of 20 steps" in run.report_text(found)

@@ -1,10 +1,12 @@
+import dataclasses
 import json
 
 import keras
 import matplotlib.image
+import numpy as np
 import pytest
 
-from tfadv import experiment, predictor
+from tfadv import data, experiment, predictor
 from tfadv.config import Config
 from tfadv.data import digits
 from tfadv.errors import RunError, UsageError
@@ -173,6 +175,46 @@ def test_the_result_says_what_it_is_of(runs, tmp_path):
     assert f"a: 40 of 2000 steps, seed 1, {a}\n" in text
     assert f"b: 30 steps, seed 2, {b}\n" in text
     assert "step_fgsm, eps 16/255" in text
+
+
+def test_classes_with_an_order_are_told(runs, tmp_path, monkeypatch):
+    """As if a digit were nearly read where it is one off."""
+    a, b, _ = runs
+    plain = transfer(*open_both([a], [b]), tmp_path / "plain")
+    assert not any("one_off" in row for row in plain["rows"])
+    assert "one-off" not in report_text(plain)
+
+    ordered = dataclasses.replace(digits.DIGITS, ordered=True)
+    monkeypatch.setitem(data.DATASETS, "digits", ordered)
+    found = transfer(*open_both([a], [b]), tmp_path)
+    assert found == read_json(tmp_path / "transfer.json", "the result")
+    assert "  one-off" in report_text(found)
+    new = ("one_off", "confusion")
+    for row, old in zip(found["rows"], plain["rows"], strict=True):
+        assert {k: v for k, v in row.items() if k not in new} == old
+        assert np.shape(row["confusion"]) == (10, 10)
+        assert np.trace(row["confusion"]) == round(90 * row["accuracy"])
+    images = digits.read("test").take(slice(90))
+    logits = open_model(workdir=b).predict(images.x / np.float32(255))
+    distance = np.abs(np.argmax(logits, axis=1) - images.y)
+    assert found["rows"][0]["one_off"] == np.mean(distance <= 1)
+
+
+def test_top5_is_told_of_more_than_ten_classes(runs, tmp_path, monkeypatch):
+    plain = transfer(*open_both([runs[0]]), tmp_path / "plain")
+    assert not any("top5" in row for row in plain["rows"])
+
+    eleven = dataclasses.replace(digits.DIGITS, num_classes=11)
+    monkeypatch.setitem(data.DATASETS, "digits", eleven)
+    a = finished(tmp_path / "eleven", 1)
+    found = transfer(*open_both([a]), tmp_path)
+    assert found == read_json(tmp_path / "transfer.json", "the result")
+    assert "  top-5" in report_text(found)
+    images = digits.read("test").take(slice(90))
+    logits = open_model(workdir=a).predict(images.x / np.float32(255)).numpy()
+    larger = logits > logits[np.arange(90), images.y][:, None]
+    assert found["rows"][0]["top5"] == np.mean(larger.sum(axis=1) < 5)
+    assert {"top5", "top5_transfer_rate", "top5_kept"} < found["rows"][-1].keys()
 
 
 def test_the_title_tells_the_steps_of_the_models(runs, tmp_path, monkeypatch):

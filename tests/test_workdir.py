@@ -131,3 +131,12 @@ def test_trained_model_only_after_training(workdir):
         workdir.trained_model()
     workdir.model.write_bytes(b"")
     assert workdir.trained_model() == workdir.path / "model.keras"
+
+
+def test_steps_of_a_run(tmp_path):
+    """Those that were asked for, or fewer where it stopped early."""
+    workdir = Workdir(tmp_path / "run")
+    workdir.claim({"train": {"steps": 20}})
+    assert workdir.steps() == 20
+    workdir.stopped.write_text('{"steps": 12}')
+    assert workdir.steps() == 12

@@ -124,7 +124,8 @@ def define_data_dir():
     flags.DEFINE_string(
         "data_dir",
         os.environ.get("TFDS_DATA_DIR"),
-        "folder of prepared TFDS data sets (TFDS_DATA_DIR); digits need none",
+        "folder of prepared TFDS data sets, and of adience/ (TFDS_DATA_DIR); digits "
+        "need none",
     )
 
 
@@ -136,6 +137,12 @@ def define_training():
     flags.DEFINE_string("workdir", None, "where the run lives; default runs/<name>")
     flags.DEFINE_string("dataset", None, "data set, instead of the file's")
     flags.DEFINE_string("model", None, "network, instead of the file's")
+    flags.DEFINE_list(
+        "weights",
+        [],
+        "file of pretrained weights to begin with, .keras or HDF5; of several networks "
+        "one each, [model] first, nothing between commas for none",
+    )
     flags.DEFINE_integer(
         "steps",
         None,
@@ -209,7 +216,30 @@ def training_config():
     if values.seed is not None:
         tables = tables.merged({"train": {"seed": values.seed}}, "--seed")
     tables = config.override(tables, values.set)
+    tables = _with_weights(tables, values.weights)
     return tables, values.workdir or str(pathlib.Path("runs") / pathlib.Path(path).stem)
+
+
+def _with_weights(tables, files):
+    """`tables` with the files of --weights as `weights` of their networks."""
+    partners = tables.get("partners", {}).get("models", [])
+    if len(files) > 1 + len(partners):
+        raise UsageError(
+            f"--weights: at most one file for each network, [model] and then those of "
+            f"[partners]: {1 + len(partners)}; received {len(files)}"
+        )
+    changes = {}
+    if files and files[0]:
+        changes["model"] = {"weights": files[0]}
+    if any(files[1:]):
+        given = [*files[1:], *[""] * len(partners)]
+        changes["partners"] = {
+            "models": [
+                {**table, "weights": file} if file else table
+                for table, file in zip(partners, given, strict=False)
+            ]
+        }
+    return tables.merged(changes, "--weights")
 
 
 def model_request():

@@ -27,6 +27,7 @@ SECTIONS = (
     "attack",
     "defense",
     "generator",
+    "partners",
     "stored",
     "sources",
     "crafted",
@@ -54,6 +55,9 @@ class Train:
             that no result of a short run passes for one of the whole; else None.
         init_from: workdir of a finished run of the same network and data, whose
             weights, optimizer and step this one goes on from (its steps count).
+        patience: int, stops after so many measurements in a row (`validate_every`)
+            without a lower loss on held-out images, of which `[data] holdout` says how
+            many; None for never. The last weights stay.
     """
 
     steps: int
@@ -66,6 +70,7 @@ class Train:
     summary_every: int = 50
     full_steps: int | None = None
     init_from: str | None = None
+    patience: int | None = None
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -179,6 +184,23 @@ class Sources:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Partners:
+    """The other networks of a defence that trains several at once.
+
+    Each becomes a finished run of its own in WORKDIR/partners/1, 2, ..
+
+    Args:
+        models: tables `{name = ..., width = ...}`, as `[model]` is one.
+    """
+
+    models: tuple[dict, ...]
+
+    def __post_init__(self):
+        if not self.models:
+            raise ValueError("`models` must name at least one network")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Crafted:
     """Copies of the training set, attacked beforehand, that join the clean one.
 
@@ -287,7 +309,7 @@ def scaled(step, fraction):
 def shortened(config, steps):
     """`config` with `steps` steps and the rest of its schedule in proportion.
 
-    The drops of the learning rate and the defence's delay move with the end, and
+    The drops of the learning rate and the defence's delay or warm-up move with it, and
     batch normalisation averages over as many steps fewer (but at least ten). The
     length that the file says is kept as `train.full_steps`.
     """
@@ -305,16 +327,29 @@ def shortened(config, steps):
                 for boundary in boundaries:
                     drops.append(max(moved(boundary), *[b + 1 for b in drops[-1:]], 1))
                 changes[section] = {"boundaries": drops}
-        delay = config.get("defense", {}).get("delay")
-        if isinstance(delay, int) and delay:
-            changes["defense"] = {"delay": moved(delay)}
+        for key in ("delay", "reversal_warmup"):
+            until = config.get("defense", {}).get(key)
+            if isinstance(until, int) and until:
+                changes.setdefault("defense", {})[key] = moved(until)
         for section in ("model", "generator"):
-            momentum = config.get(section, {}).get("bn_momentum")
-            if isinstance(momentum, float) and 0 < momentum < 1:
-                # The moving statistics forget within 1 / (1 - momentum) steps.
-                faster = max(min(momentum, 0.9), 1 - (1 - momentum) * full / steps)
-                changes[section] = {"bn_momentum": min(faster, 1.0)}
+            if faster := _faster(config.get(section, {}), full / steps):
+                changes[section] = faster
+        partners = config.get("partners", {}).get("models")
+        if isinstance(partners, list) and all(isinstance(p, dict) for p in partners):
+            models = [table | _faster(table, full / steps) for table in partners]
+            if models != partners:
+                changes["partners"] = {"models": models}
     return config.merged(changes, "--steps")
+
+
+def _faster(table, times):
+    """What makes batch normalisation of a network forget so many times as fast."""
+    momentum = table.get("bn_momentum")
+    if not isinstance(momentum, float) or not 0 < momentum < 1:
+        return {}
+    # The moving statistics forget within 1 / (1 - momentum) steps.
+    faster = max(min(momentum, 0.9), 1 - (1 - momentum) * times)
+    return {"bn_momentum": min(faster, 1.0)}
 
 
 def read_toml(path):

@@ -5,6 +5,8 @@ import functools
 import inspect
 from collections.abc import Callable
 
+from absl import logging
+
 from tfadv import attacks, config, data, defenses, models, optimizers, predictor
 from tfadv.errors import UsageError
 from tfadv.evaluation import suite
@@ -24,6 +26,7 @@ class Experiment:
         attack_name: its name, or None.
         stored: `config.Stored`, or None.
         sources: `config.Sources`, or None.
+        networks: the tables of the models that are trained, `config["model"]` first.
         crafted: `suite.Entry`s that make copies of the training set.
         keeps_classifier: see `defenses.Defense`.
         suite: the attacks of the evaluation, `suite.Entry`s.
@@ -39,6 +42,7 @@ class Experiment:
     attack_name: str | None
     stored: config.Stored | None
     sources: config.Sources | None
+    networks: list
     crafted: list
     keeps_classifier: bool
     suite: list
@@ -48,7 +52,8 @@ class Experiment:
     @property
     def shared_with_sources(self):
         """Sections that its [sources] must share with it."""
-        return ("model", "data") if self.keeps_classifier else ("data",)
+        takes_weights = self.keeps_classifier or len(self.networks) > 1
+        return ("model", "data") if takes_weights else ("data",)
 
 
 # Keys that are younger than workdirs and tables of models, which stay what they are:
@@ -56,8 +61,71 @@ class Experiment:
 LATER = {
     ("data", "standardize"): False,
     ("data", "extra"): 0,
+    ("data", "size"): None,
+    ("data", "preprocess"): None,
     ("evaluate", "bn_eval"): "moving",
+    ("train", "patience"): None,
 }
+# The same of options of networks. Others have the key with a default of their own.
+_RESNET = {"activation": "relu", "width": 1.0}
+LATER_OPTIONS = {"resnet20": _RESNET, "resnet110": _RESNET, "resnet_cifar": _RESNET}
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A model of a configuration, not made yet.
+
+    Args:
+        factory: its builder.
+        arguments: dict for it.
+        weights: file to load into it, or None.
+        where: for messages.
+        table: dict of all this, as `config.json` holds it.
+    """
+
+    factory: Callable
+    arguments: dict
+    weights: str | None
+    where: str
+    table: dict
+
+    @classmethod
+    def read(cls, table, where):
+        """Of a table with `name`, arguments of the builder, and perhaps `weights`.
+
+        Raises:
+            UsageError: an unknown name or key, a value of another type.
+        """
+        table = dict(table)
+        if "name" not in table:
+            raise UsageError(f"{where}: missing key 'name'")
+        weights = table.pop("weights", None)
+        weights = config.coerce(weights, str | None, f"{where} weights")
+        factory = models.get(table["name"])
+        arguments = config.bind(factory, table, where=where)
+        resolved = {"name": table["name"], **arguments}
+        for key, default in LATER_OPTIONS.get(table["name"], {}).items():
+            if resolved[key] == default:
+                del resolved[key]
+        resolved |= {"weights": weights} if weights else {}
+        return cls(factory, arguments, weights, where, resolved)
+
+    def make(self, shape, classes):
+        """The model, with its weights where it has some.
+
+        Raises:
+            UsageError: an argument that cannot be; weights that are not there, are no
+                such file or fit no layer.
+        """
+        made = _with_where(self.where, self.factory, shape, classes, **self.arguments)
+        if self.weights:
+            loaded = models.load_weights(made, self.weights)
+            logging.info(
+                "%d layers take weights of %s", len(loaded.taken), self.weights
+            )
+            if loaded.left:
+                logging.info("without weights there: %s", ", ".join(loaded.left))
+        return made
 
 
 def build(tables, *, replicas=1):
@@ -76,7 +144,7 @@ def build(tables, *, replicas=1):
     tables = tables if isinstance(tables, config.Config) else config.Config(tables)
     where = {name: f"{tables.origin(name)} [{name}]" for name in config.SECTIONS}
     optional = ("attack", "generator", "generator_optimizer")
-    for name in ("data", "model", "optimizer", "defense", *optional):
+    for name in ("data", "optimizer", "defense", *optional):
         needed = name not in optional or tables.get(name)
         if needed and "name" not in tables.get(name, {}):
             raise UsageError(f"{where[name]}: missing key 'name'")
@@ -100,13 +168,24 @@ def build(tables, *, replicas=1):
         return arguments
 
     bound("data", data.Dataset, ("source",))
-    model = models.get(tables["model"]["name"])
-    model_arguments = bound("model", model)
-    if dataset.standardize and model_arguments.get("standardize"):
-        raise UsageError(
-            f"{where['model']}: `standardize` is on here and in [data]: turn it off in "
-            "one of them"
+    model = Network.read(tables.get("model", {}), where["model"])
+    resolved["model"] = model.table
+    partners = []
+    if tables.get("partners"):
+        others = config.build(
+            config.Partners, tables["partners"], where=where["partners"]
         )
+        partners = [
+            Network.read(table, f"{where['partners']} models[{i}]")
+            for i, table in enumerate(others.models)
+        ]
+        resolved["partners"] = {"models": [one.table for one in partners]}
+    for one in (model, *partners):
+        if dataset.standardize and one.arguments.get("standardize"):
+            raise UsageError(
+                f"{one.where}: `standardize` is on here and in [data]: turn it off in "
+                "one of them"
+            )
     optimizer = optimizers.get(tables["optimizer"]["name"])
     optimizer_arguments = bound("optimizer", optimizer)
     config.build(optimizer, tables["optimizer"], where=where["optimizer"])
@@ -157,15 +236,20 @@ def build(tables, *, replicas=1):
         config.build(second, tables["generator_optimizer"], where=where_second)
 
     defense = defenses.get(tables["defense"]["name"])
-    given = ("attack", "generator", "sources", "seed", "name")
+    given = ("attack", "generator", "partners", "sources", "seed", "name")
     defense_arguments = bound("defense", defense, given)
     parts = {
         "attack": attack,
         "generator": generator,
         "generator_optimizer": second,
+        "partners": partners or None,
     }
     _check_parts(defense, parts, tables["defense"]["name"], where)
-    _check_sources(defense, sources, crafted, tables["defense"]["name"], where)
+    networks = [model.table, *(one.table for one in partners)]
+    _check_sources(
+        defense, sources, crafted, networks, tables["defense"]["name"], where
+    )
+    _check_train(train, dataset, partners, where["train"])
     if bool(defense_arguments.get("stored")) != (stored is not None):
         raise UsageError(
             f"{where['defense']}: `stored` says how many adversarial images of a batch "
@@ -178,8 +262,7 @@ def build(tables, *, replicas=1):
             del resolved[section][key]
 
     def make_model():
-        shape, classes = dataset.image_shape, source.num_classes
-        made = _with_where(where["model"], model, shape, classes, **model_arguments)
+        made = model.make(dataset.image_shape, source.num_classes)
         if evaluate.bn_eval == "batch":
             predictor.check_training_mode(made, where["model"])
         return made
@@ -192,6 +275,9 @@ def build(tables, *, replicas=1):
                 where["generator"], generator, shape, classes, **generator_arguments
             )
             parts = {"generator": network}
+        if partners:
+            shape, classes = dataset.image_shape, source.num_classes
+            parts["partners"] = [one.make(shape, classes) for one in partners]
         if second is not None:
             optimizer_of_parts = {"generator_optimizer": second(**second_arguments)}
         made = _with_where(
@@ -215,6 +301,7 @@ def build(tables, *, replicas=1):
         attack_name=attack_name,
         stored=stored,
         sources=sources,
+        networks=networks,
         crafted=crafted,
         keeps_classifier=defense.keeps_classifier,
         suite=suite.build(evaluate, where=where["evaluate"]),
@@ -238,7 +325,25 @@ def shared_with_origin(resolved, sections=SHARED):
     for section, keys in (("data", data.SHAPING), ("optimizer", ("name",))):
         if section in found:
             found[section] = {key: found[section].get(key) for key in keys}
+    if "model" in found:
+        # Where a network began does not matter to what it takes now, nor how fast it
+        # forgets its statistics, which differs where schedules are cut to whole steps.
+        apart = ("weights", "bn_momentum")
+        model = found["model"].items()
+        found["model"] = {key: v for key, v in model if key not in apart}
     return found
+
+
+# What a defence says that lacks a section.
+NEEDS = {
+    "attack": "trains against an attack: add a table [attack] with its `name` and "
+    "`eps`",
+    "generator": "trains against a generator: add a table [generator] with its `name`",
+    "generator_optimizer": "trains against a generator: add a table "
+    "[generator_optimizer] with its `name`",
+    "partners": "trains several networks: add a table [partners] with `models`, as in "
+    'models = [{ name = "lenet" }]',
+}
 
 
 def _check_parts(defense, given, name, where):
@@ -264,15 +369,64 @@ def _check_parts(defense, given, name, where):
             and takes[section].default is takes[section].empty
         ):
             raise UsageError(
-                f"{where['defense']}: the defence {name!r} trains against "
-                f"{'an attack' if section == 'attack' else 'a generator'}: add a table "
-                f"[{section}] with its `name`"
-                f"{' and `eps`' if section == 'attack' else ''}"
+                f"{where['defense']}: the defence {name!r} {NEEDS[section]}"
             )
 
 
-def _check_sources(defense, sources, crafted, name, where):
-    """UsageError where [sources] are missing, of no use, or too many."""
+def of_partner(resolved, number):
+    """The configuration in which partner `number` (1, 2, ..) is the first network.
+
+    The others follow in their order, counted round, which leaves it the same whose
+    images each network is trained on.
+
+    Args:
+        resolved: `Experiment.config`.
+        number: int.
+    """
+
+    def first(values):
+        values = list(values)
+        return [*values[number:], *values[:number]]
+
+    model, *others = first([resolved["model"], *resolved["partners"]["models"]])
+    changed = {"model": model, "partners": {"models": others}}
+    weights = resolved["defense"].get("domain_weights", ())
+    if len(weights) > 1:
+        changed["defense"] = resolved["defense"] | {
+            "domain_weights": tuple(first(weights))
+        }
+    if "sources" in resolved:
+        changed["sources"] = {
+            key: tuple(first(value)) if value else value
+            for key, value in resolved["sources"].items()
+        }
+    return resolved | changed
+
+
+def _check_train(train, dataset, partners, where):
+    """UsageError where the schedule asks for what this run cannot give."""
+    if train.patience is not None and not dataset.holdout:
+        raise UsageError(
+            f"{where}: `patience` watches the loss on held-out images, and there are "
+            "none: set data.holdout to how many"
+        )
+    if train.init_from is not None and partners:
+        raise UsageError(
+            f"{where}: `init_from` is one network, and [partners] has others: name "
+            "what all of them start from in [sources]"
+        )
+
+
+def _check_sources(defense, sources, crafted, networks, name, where):
+    """UsageError where [sources] are missing, of no use, too many or too few."""
+    if len(networks) > 1 and sources is not None:
+        named = len(sources.paths or sources.configs)
+        if named != len(networks):
+            raise UsageError(
+                f"{where['sources']}: the {len(networks)} networks of [model] and "
+                f"[partners] start from as many finished ones; received {named}"
+            )
+        return
     attacks_them = "sources" in inspect.signature(defense).parameters
     users = {
         f"the defence {name!r}": attacks_them or defense.keeps_classifier,

@@ -22,12 +22,18 @@ from tfadv.attacks import core
 from tfadv.data import pipeline
 from tfadv.data.adversarial import StoredImages
 from tfadv.errors import UsageError
-from tfadv.evaluation import format_eps, measure, suite
+from tfadv.evaluation import format_eps, measure, suite, whitebox
 from tfadv.export import export
 from tfadv.files import read_json, replacing, write_json
 from tfadv.report import plots, results, seeds, table
 from tfadv.trained import open_model
-from tfadv.training import Checkpoints, Progress, Summaries, start_from
+from tfadv.training import (
+    Checkpoints,
+    EarlyStopping,
+    Progress,
+    Summaries,
+    start_from,
+)
 from tfadv.training import train as run_loop
 from tfadv.workdir import Workdir
 
@@ -135,14 +141,23 @@ def fit(tables, path, *, data_dir=None, strategy="default", num_logical_devices=
         for name, network in defense.companions.items():
             with replacing(workdir.companion(name)) as temporary:
                 network.save(temporary)
-        with replacing(workdir.model) as temporary:
-            defense.classifier.save(temporary)
-        export(
-            defense.classifier,
-            workdir.saved_model,
-            standardized=exp.dataset.standardize,
-        )
+        done = int(defense.optimizer.iterations.numpy())
+        for number, partner in enumerate(getattr(defense, "partners", ()), start=1):
+            own = Workdir(workdir.partner(number))
+            own.claim(experiment.of_partner(exp.config, number))
+            _save(partner, own, exp, done)
+        _save(defense.classifier, workdir, exp, done)
     return exp, workdir
+
+
+def _save(network, workdir, exp, steps):
+    """Leaves what is trained as a finished run."""
+    if steps < exp.train.steps:
+        write_json(workdir.stopped, {"steps": steps})
+    with replacing(workdir.model) as temporary:
+        network.save(temporary)
+    standardized = exp.dataset.standardize
+    export(network, workdir.saved_model, standardized=standardized)
 
 
 def _origin(exp):
@@ -264,21 +279,25 @@ def _train_loop(exp, defense, workdir, data_dir, found):
         replicas = defense.distribute_strategy.num_replicas_in_sync
         positions = defense.stored_positions(exp.train.batch_size, replicas)
     watched = exp.dataset.read_watched(exp.train.validation_examples, data_dir)
+    x, y = pipeline.to_float(watched.x), tf.constant(watched.y)
     callbacks = [
         Progress(exp.train.steps),
         Summaries(
             workdir.tensorboard,
-            watched=(
-                exp.dataset.watched_name,
-                pipeline.to_float(watched.x),
-                tf.constant(watched.y),
-            ),
+            watched=(exp.dataset.watched_name, x, y),
             attacks=_watched_attacks(exp, defense),
             summary_every=exp.train.summary_every,
             validate_every=exp.train.validate_every,
             seed=exp.train.seed,
         ),
     ]
+    states = {}
+    if exp.train.patience is not None:
+        stopping = EarlyStopping(
+            x, y, patience=exp.train.patience, every=exp.train.validate_every
+        )
+        callbacks.append(stopping)
+        states["early_stopping"] = stopping.state
 
     def batches_from(start):
         return pipeline.batches(
@@ -298,7 +317,7 @@ def _train_loop(exp, defense, workdir, data_dir, found):
         steps=exp.train.steps,
         steps_per_epoch=max(1, len(images) // exp.train.batch_size),
         checkpoints=Checkpoints(
-            workdir.checkpoints, defense, keep=exp.train.keep_checkpoints
+            workdir.checkpoints, defense, states, keep=exp.train.keep_checkpoints
         ),
         checkpoint_every=exp.train.checkpoint_every,
         callbacks=callbacks,
@@ -318,6 +337,9 @@ def _watched_attacks(exp, defense):
 def evaluate(trained, output, *, data_dir=None):
     """Measures a model and writes `results.json`, `curves.png` and `examples.png`.
 
+    Where the classes have an order, `confusion.png` as well. With more than ten classes
+    the rows tell top-5 accuracy, too.
+
     Args:
         trained: `trained.Trained`.
         output: directory.
@@ -328,6 +350,7 @@ def evaluate(trained, output, *, data_dir=None):
     """
     output = pathlib.Path(output)
     images = trained.read_test(data_dir)
+    ordered_classes = trained.dataset.source.ordered_classes
     rows = measure(
         trained.predict,
         images,
@@ -335,12 +358,18 @@ def evaluate(trained, output, *, data_dir=None):
         trained.evaluate.eps,
         batch_size=trained.evaluate.batch_size,
         seed=trained.seed,
+        ordered_classes=ordered_classes,
+        top5=trained.dataset.source.num_classes > whitebox.FEW_CLASSES,
     )
     steps = table.steps_text(trained.steps, trained.full_steps)
     title = f"{trained.name}, {steps}, seed {trained.seed}"
     title += table.bn_text(trained.evaluate.bn_eval)
     plots.curves(rows, output / "curves.png", title=title)
     _draw_examples(trained, images, output / "examples.png", title)
+    if ordered_classes is not None:
+        telling = (_telling(trained.suite).label, max(trained.evaluate.eps))
+        shown = [r for r in rows if (r["attack"], r["eps"]) in (("clean", 0), telling)]
+        plots.confusion(shown, output / "confusion.png", title=title)
     found = results.compose(
         rows,
         config=_as_json(trained.config),

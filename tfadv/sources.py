@@ -2,7 +2,8 @@
 
 A run names them in `[sources]`. They serve defences that attack other models than the
 one that is trained, defences whose classifier is finished (`Defense.keeps_classifier`),
-and `[crafted]` copies of the training set.
+defences of several networks, which start from their weights, and `[crafted]` copies of
+the training set.
 """
 
 import pathlib
@@ -29,17 +30,20 @@ def check(exp):
     if exp.sources is None:
         return
     named = [Workdir(path) for path in exp.sources.paths]
-    theirs = {str(one.path): one.read_config() for one in named}
+    theirs = [(str(one.path), one.read_config()) for one in named]
     for one in named:
         one.trained_model()
     if not named:
-        theirs = {
-            file: experiment.build(tables).config
+        theirs = [
+            (file, experiment.build(tables).config)
             for file, tables in zip(exp.sources.configs, to_train(exp), strict=True)
-        }
+        ]
     sections = exp.shared_with_sources
-    ours = experiment.shared_with_origin(exp.config, sections)
-    for name, resolved in theirs.items():
+    for i, (name, resolved) in enumerate(theirs):
+        config_here = exp.config
+        if len(exp.networks) > 1:
+            config_here = exp.config | {"model": exp.networks[i]}
+        ours = experiment.shared_with_origin(config_here, sections)
         there = experiment.shared_with_origin(resolved, sections)
         for key, was, now in config.differences(there, ours):
             raise UsageError(
@@ -82,6 +86,10 @@ def give(defense, workdirs):
     if defense.keeps_classifier:
         kept = predictor.load_keras(workdirs[0].trained_model())
         defense.classifier.set_weights(kept.get_weights())
+    elif hasattr(defense, "networks"):
+        for network, one in zip(defense.networks, workdirs, strict=False):
+            start = predictor.load_keras(one.trained_model())
+            network.set_weights(start.get_weights())
     elif hasattr(defense, "use_sources"):
         defense.use_sources([predictor.load(one.trained_model()) for one in workdirs])
 

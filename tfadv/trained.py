@@ -150,7 +150,7 @@ def open_model(
         suite=entries,
         config=known,
         seed=seed,
-        steps=training["steps"] if training else None,
+        steps=directory.steps() if training else None,
         full_steps=training["full_steps"] or training["steps"] if training else None,
         path=directory.path if workdir else path,
         output=directory.path / "evaluation"

@@ -1,7 +1,7 @@
 """How attacks on one trained model carry over to others: what `bin/transfer` does."""
 
 from tfadv.errors import UsageError
-from tfadv.evaluation import suite
+from tfadv.evaluation import suite, whitebox
 from tfadv.evaluation.transfer import measure
 from tfadv.files import make_directory, write_json
 from tfadv.report import plots, results, table
@@ -69,6 +69,8 @@ def transfer(sources, targets, output, *, data_dir=None):
         first.evaluate.eps,
         batch_size=first.evaluate.batch_size,
         seed=first.seed,
+        ordered_classes=first.dataset.source.ordered_classes,
+        top5=first.dataset.source.num_classes > whitebox.FEW_CLASSES,
     )
     found = {
         "rows": rows,

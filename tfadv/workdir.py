@@ -16,6 +16,8 @@ class Workdir:
         model.keras     the trained classifier
         saved_model/    the same for serving
         results.json, curves.png, examples.png    what it withstands
+        stopped.json    after how many steps, where that was before the last
+        partners/<i>/   the other networks of a defence that trains several
 
     Args:
         path: the directory; made by `claim`.
@@ -29,10 +31,21 @@ class Workdir:
         self.model = self.path / "model.keras"
         self.saved_model = self.path / "saved_model"
         self.results = self.path / "results.json"
+        self.stopped = self.path / "stopped.json"
 
     def companion(self, name):
         """Where a network is that was trained beside the classifier."""
         return self.path / f"{name}.keras"
+
+    def partner(self, number):
+        """The workdir of the network that was trained as partner `number`, from 1."""
+        return self.path / "partners" / str(number)
+
+    def steps(self):
+        """How many steps the finished run took: those asked for, or fewer."""
+        if self.stopped.exists():
+            return read_json(self.stopped, "where the run stopped")["steps"]
+        return self.read_config()["train"]["steps"]
 
     def claim(self, resolved):
         """Writes `config.json`, or checks that this run may continue what is there.

@@ -98,6 +98,13 @@ def test_as_many_faces_as_in_the_protocol(published, fold, lines):
     assert set(counts) == {"None", "(25, 23)", "35", "empty"}
 
 
+def test_groups_of_age_have_an_order():
+    ordered = {name: source.ordered_classes for name, source in data.DATASETS.items()}
+    ages = {name for name in data.DATASETS if name.startswith("adience")}
+    assert len(ages) == 10
+    assert ordered == {name: 8 if name in ages else None for name in data.DATASETS}
+
+
 def test_every_group_as_often_as_published(published):
     """Each face is tested in one fold."""
     root, _ = published

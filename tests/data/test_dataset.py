@@ -3,9 +3,10 @@ import functools
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tfadv import data
-from tfadv.data import Dataset, Images, Source
+from tfadv.data import Dataset, Images, Inception, Source
 from tfadv.errors import RunError, UsageError
 
 TRAIN, TEST = 20, 6
@@ -286,3 +287,96 @@ def test_the_extra_images_of_svhn():
     made = Dataset(source=data.get("svhn_cropped"), extra=80_000)
     assert made.train_size == 73_257 + 80_000
     assert len(set(made._extra_positions())) == 80_000
+
+
+# Sizes and preprocessing.
+
+
+PHOTOGRAPHS = dataclasses.replace(
+    SOURCE, image_shape=(None, None, 3), on_disk=True, read=None
+)
+COLOURS = dataclasses.replace(SOURCE, image_shape=(4, 6, 3))
+INCEPTION = {"preprocess": "inception", "size": 5}
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "shape"),
+    [
+        (PHOTOGRAPHS, {"size": 9}, (9, 9, 3)),
+        (PHOTOGRAPHS, {"size": 9, "crop": 7, "pad": 1, "flip": True}, (7, 7, 3)),
+        (PHOTOGRAPHS, INCEPTION, (5, 5, 3)),
+        (COLOURS, INCEPTION, (5, 5, 3)),
+        (COLOURS, {}, (4, 6, 3)),
+    ],
+)
+def test_models_take_the_size_that_is_given(source, options, shape):
+    made = Dataset(source=source, **options)
+    assert made.image_shape == shape
+    assert isinstance(made.augment, Inception) == ("preprocess" in options)
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        (PHOTOGRAPHS, {}, "`size`, .* must be given with `preprocess` and where the"),
+        (COLOURS, {"preprocess": "inception"}, "`size`, .* must be given"),
+        (PHOTOGRAPHS, {"size": 0}, "`size` must be at least 1; received 0"),
+        (PHOTOGRAPHS, INCEPTION | {"size": -1}, "`size` must be at least 1; rec"),
+        (
+            SOURCE,
+            {"size": 9},
+            "left out where all images have 4 x 6 pixels; received 9",
+        ),
+        (PHOTOGRAPHS, {"size": 9, "crop": 10}, "`crop` must be at most the image's"),
+        (COLOURS, INCEPTION | {"crop": 3}, "`crop` must be left out beside .* 3"),
+        (COLOURS, INCEPTION | {"pad": 2}, "`pad` must be left out beside .* 2"),
+        (COLOURS, INCEPTION | {"flip": True}, "`flip` must be left out beside .* True"),
+        (COLOURS, INCEPTION | {"standardize": True}, "`standardize` must be left out"),
+        (SOURCE, INCEPTION, "needs images with 3 channels; received 1"),
+        (COLOURS, {"preprocess": "incepton"}, "unknown `preprocess`.* 'inception'"),
+        (PHOTOGRAPHS, {"size": 9, "standardize": True}, "`standardize` must be false"),
+    ],
+)
+def test_sizes_and_preprocessing_that_make_no_sense(source, options, message):
+    with pytest.raises(ValueError, match=message):
+        Dataset(source=source, **options)
+
+
+def test_descriptions_tell_images_apart():
+    """Those of models that may attack each other are equal."""
+    imagenet, cifar10 = data.get("imagenet2012"), data.get("cifar10")
+    made = {
+        "imagenet2012 299x299x3 inception": Dataset(
+            source=imagenet, preprocess="inception", size=299
+        ),
+        "imagenet2012 128x128x3 inception": Dataset(
+            source=imagenet, preprocess="inception", size=128
+        ),
+        "imagenet2012 299x299x3": Dataset(source=imagenet, size=299),
+        "imagenet2012 224x224x3": Dataset(source=imagenet, size=256, crop=224),
+    }
+    for expected, dataset in made.items():
+        assert dataset.describe("imagenet2012") == expected
+    assert Dataset(source=cifar10, crop=24).describe("cifar10") == "cifar10 24x24x3"
+    with_size = Dataset(source=cifar10, preprocess="inception", size=32)
+    assert with_size.describe("cifar10") == "cifar10 32x32x3 inception"
+
+
+def test_what_decides_the_images_of_a_model_is_named():
+    keys = {field.name for field in dataclasses.fields(Dataset)}
+    assert set(data.SHAPING) - {"name"} <= keys
+    assert keys - set(data.SHAPING) == {"source", "pad", "flip", "holdout", "extra"}
+
+
+def test_preprocessing_of_images_in_memory():
+    """Whole to train on; to test on 5x5 of all 4x6, as 1/16 of a side is no pixel."""
+    x = np.random.default_rng(0).integers(0, 256, (TRAIN, 4, 6, 3), np.uint8)
+    source = dataclasses.replace(
+        COLOURS, read=lambda *_: Images(x=x, y=np.arange(TRAIN, dtype=np.int32))
+    )
+    made = Dataset(source=source, **INCEPTION)
+    np.testing.assert_array_equal(made.read_train().x, x)
+    for images in (made.read_test(), made.read_all_train()):
+        assert images.x.dtype == np.uint8
+        resized = np.round(tf.image.resize(x, (5, 5)))
+        np.testing.assert_array_equal(images.x, resized)

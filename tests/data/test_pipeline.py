@@ -4,8 +4,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tfadv import attacks, craft
-from tfadv.data import Augment, ImageFiles, Images, pipeline
+from tests.data import directories
+from tfadv import attacks, craft, data
+from tfadv.data import Augment, ImageFiles, Images, Inception, pipeline
 from tfadv.data.adversarial import StoredImages, draw_pixels
 from tfadv.defenses import Kurakin
 from tfadv.errors import RunError
@@ -408,3 +409,129 @@ def test_two_replicas_share_batches_of_images_in_files(mirrored, both):
 def test_fewer_images_than_a_batch(both, where):
     with pytest.raises(RunError, match=r"holds only 10: set train\.batch_size to 10"):
         batches(both[where], m=N + 1)
+
+
+# Images in records, and images that are distorted one by one.
+
+
+INCEPTION = Inception(size=6)
+
+
+@pytest.fixture(params=["array_record", "tfrecord"])
+def recorded(request, tmp_path):
+    """The same ten images of 64x64 in memory and in records."""
+    images = directories.photographs(N, sides=(64, 64))
+    directories.write(
+        tmp_path,
+        {"train": images},
+        name="imagenet_resized",
+        config="64x64",
+        version="0.1.0",
+        file_format=request.param,
+    )
+    on_disk = data.get("imagenet_resized_64x64").read("train", str(tmp_path))
+    return Images(x=np.stack(images), y=np.arange(N, dtype=np.int32)), on_disk
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Ten images of many sizes."""
+    directories.write(tmp_path, {"train": directories.photographs(N)})
+    return data.get("imagenette").read("train", str(tmp_path))
+
+
+@pytest.mark.parametrize("m", [3, 4, N])
+@pytest.mark.parametrize("augment", [Augment(crop=5, flip=True), INCEPTION])
+def test_images_in_records_give_the_batches_of_images_in_memory(recorded, m, augment):
+    """Bitwise, within epochs and across their ends, and where some are left out."""
+    for images in (recorded, [one.take(np.arange(N) % 4 != 1) for one in recorded]):
+        if len(images[0]) < m:
+            continue
+        memory, on_disk = (batches(one, m=m, augment=augment) for one in images)
+        assert len(memory) == 20
+        assert_equal_batches(on_disk, memory)
+
+
+@pytest.mark.parametrize("start", [1, 7, 13])
+def test_a_later_start_equals_skipping_with_images_in_records(photographs, start):
+    options = {"images": photographs, "augment": INCEPTION}
+    assert_equal_batches(batches(start=start, **options), batches(**options)[start:])
+
+
+def test_distorted_images_are_those_of_their_places_in_the_sequence(photographs):
+    """Whatever the size of the batches; the labels are those of the images."""
+    options = {"augment": INCEPTION, "stop": 4}
+    whole = batches(photographs, m=6, **options)
+    pieces = batches(photographs, m=4, **options | {"stop": 6})
+    for k in (0, 1):
+        joined = [
+            np.concatenate([one[k] for one in found]) for found in (whole, pieces)
+        ]
+        np.testing.assert_array_equal(*joined)
+    x, y = (np.concatenate(values) for values in zip(*whole, strict=True))
+    assert x.dtype == np.float32 and y.dtype == np.int32
+    assert x.min() >= 0 and x.max() <= 1
+    # No image of this seed comes twice alike.
+    assert sorted(y[:N]) == list(range(N)) and len({one.tobytes() for one in x}) == 24
+    # The image at position p by the seed, 4 and p.
+    for p in (0, 5, 23):
+        seed = tf.random.experimental.stateless_fold_in(
+            tf.constant([0, 4], tf.int64), tf.constant(p, tf.int64), alg="philox"
+        )
+        expected = INCEPTION.random_one(photographs.x[int(y[p])], seed)
+        np.testing.assert_allclose(x[p], expected, atol=1e-6)
+
+
+def test_the_seed_decides_how_images_are_distorted(photographs):
+    one = photographs.take(slice(1))
+    options = {"m": 1, "augment": INCEPTION, "stop": 3}
+    first, again, other = (
+        [x.tobytes() for x, _ in batches(one, seed=seed, **options)]
+        for seed in (1, 1, 2)
+    )
+    assert first == again and not set(first) & set(other)
+
+
+def test_batches_of_distorted_images_are_not_short(photographs):
+    data = pipeline.batches(
+        photographs, batch_size=4, seed=0, start=2, stop=9, augment=INCEPTION
+    )
+    assert data.element_spec[0].shape == (4, 6, 6, 3)
+    assert data.element_spec[1].shape == (4,)
+    assert data.cardinality() == 7
+
+
+def test_stored_positions_hold_the_middle_of_the_image(photographs):
+    """And the others what they held."""
+    stored = STORED | {"stored": Noted(6), "augment": INCEPTION}
+    plain = batches(photographs, m=6, stop=12, augment=INCEPTION)
+    middles = INCEPTION.center(photographs.x)
+    for (x, y), ((x_new, x_stored), y_new) in zip(
+        plain, batches(photographs, **stored), strict=True
+    ):
+        np.testing.assert_array_equal(y_new, y)
+        np.testing.assert_array_equal(x_new[[0, 1, 4]], x[[0, 1, 4]])
+        np.testing.assert_array_equal(pixels(x_new[[2, 3, 5]]), middles[y[[2, 3, 5]]])
+        np.testing.assert_array_equal(pixels(x_stored)[:, 0, 0, 0], 100 + y[[2, 3, 5]])
+
+
+def test_two_replicas_share_batches_of_distorted_images(mirrored, photographs):
+    one, other = (
+        pipeline.batches(
+            photographs, batch_size=8, seed=0, start=0, stop=4, augment=INCEPTION
+        )
+        for _ in range(2)
+    )
+    split = mirrored.experimental_distribute_dataset(other)
+    for whole, parts in zip(one, split, strict=True):
+        joined = [np.concatenate([v.numpy() for v in part.values]) for part in parts]
+        assert_equal_batches([joined], [[v.numpy() for v in whole]])
+
+
+def test_a_record_that_is_lost_while_training_is_named(photographs, monkeypatch):
+    def read(self, position):
+        raise OSError("gone")
+
+    monkeypatch.setattr("tfadv.data.records.Records.read", read)
+    with pytest.raises(tf.errors.OpError, match=r"example \d+ cannot be read: gone"):
+        batches(photographs, augment=INCEPTION)

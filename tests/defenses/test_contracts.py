@@ -8,6 +8,7 @@ import tensorflow as tf
 from tfadv import attacks, defenses
 from tfadv.defenses import (
     E2SAD,
+    SATM,
     AdversarialNetwork,
     AdversarialTraining,
     Ensemble,
@@ -36,6 +37,9 @@ TABLE = {
     ),
     "e2sad": lambda c, attack: E2SAD(c, attack=attack, eps2=attack.eps / 3),
     "minimax": lambda c, attack: Minimax(c, attack=attack),
+    "satm": lambda c, attack: SATM(
+        c, attack=attack, partners=[partner()], domain_weights=(0.0,)
+    ),
     "kurakin": lambda c, attack: Kurakin(c, attack=attack, eps_law="constant"),
     "unified_embedding": lambda c, attack: UnifiedEmbedding(
         c, attack=attack, eps_law="constant", embedding_weight=0.1
@@ -61,6 +65,18 @@ def generator():
     image = keras.Input(SHAPE, name="image")
     conv = keras.layers.Conv2D(1, 3, padding="same", activation="tanh")
     return keras.Model(image, conv(image))
+
+
+def partner():
+    """A network of another structure, with weight decay, without batch statistics."""
+    decay = keras.regularizers.L2(0.05)
+    layers = [
+        keras.Input(SHAPE),
+        keras.layers.Flatten(),
+        keras.layers.Dense(6, activation="tanh", kernel_regularizer=decay),
+        keras.layers.Dense(CLASSES),
+    ]
+    return keras.Sequential(layers)
 
 
 def normalized():

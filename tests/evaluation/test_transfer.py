@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.evaluation import groups, nearest
 from tfadv import config
 from tfadv.data import Images
 from tfadv.evaluation import measure as measure_white_box
 from tfadv.evaluation import suite, transfer
-from tfadv.evaluation.whitebox import judge
 
 # Two classifiers of two pixels p and q: the sign of 3 p - 4 q decides for `up`, that of
 # 4 p + 3 q - 600 for `along`. The margin is that number for y = 1, minus it for y = 0.
@@ -149,13 +149,90 @@ def test_top_k_counts_for_accuracy_and_rate(top_k, clean, attacked):
     assert (rows[1]["transfer_rate"], rows[1]["kept"]) == (1.0, 1)
 
 
+@pytest.mark.parametrize("top_k", [1, 2, 6])
+@pytest.mark.parametrize("batch_size", [3, 7])
+def test_top5_stands_beside_the_accuracy(batch_size, top_k):
+    """Of `up` the fourth and the sixth are right by top-5 until they are attacked, of
+    `down` the last; `down` gets the fourth right then, and `up` not the last."""
+    models = {"up": nearest.UP, "down": nearest.DOWN}
+    measured = (models, models, nearest.IMAGES, [nearest.ATTACK], (nearest.EPS,))
+    settings = {"batch_size": batch_size, "top_k": top_k}
+    rows = transfer.measure(*measured, **settings, top5=True)
+    new = ("top5", "top5_transfer_rate", "top5_kept")
+    assert [
+        (r["source"], r["target"], 7 * r["top5"], *(r.get(key) for key in new[1:]))
+        for r in rows
+    ] == [
+        (None, "up", nearest.CLEAN_UP[1], None, None),
+        (None, "down", nearest.CLEAN_DOWN[1], None, None),
+        ("up", "up", nearest.ATTACKED_UP[1], 1.0, 2),
+        ("up", "down", nearest.ATTACKED_DOWN[1], 1 / 2, 2),
+        ("down", "up", nearest.ATTACKED_UP[1], 1.0, 1),
+        ("down", "down", nearest.ATTACKED_DOWN[1], 1.0, 1),
+    ]
+    # Unless it is asked for, the rest is the same.
+    plain = transfer.measure(*measured, **settings)
+    assert plain == [{k: v for k, v in r.items() if k not in new} for r in rows]
+    if top_k == 1:
+        own = [7 * row["accuracy"] for row in rows]
+        pairs = (nearest.CLEAN_UP, nearest.CLEAN_DOWN)
+        pairs += (nearest.ATTACKED_UP, nearest.ATTACKED_DOWN) * 2
+        assert own == pytest.approx([pair[0] for pair in pairs])
+
+
 def test_of_equal_logits_the_lower_classes_come_first():
     images = Images(x=np.zeros((4, 1, 1, 1), np.uint8), y=np.arange(4, dtype=np.int32))
     for top_k in (1, 2, 4):
-        right = judge(lambda x: tf.zeros([len(images), 4]), images, top_k)(
-            tf.zeros(images.x.shape), tf.constant(images.y)
+        (clean,) = transfer.measure(
+            {},
+            {"m": lambda x: tf.zeros([tf.shape(x)[0], 4])},
+            images,
+            [],
+            [],
+            batch_size=4,
+            top_k=top_k,
         )
-        assert list(right.numpy()) == [c < top_k for c in range(4)]
+        assert 4 * clean["accuracy"] == top_k
+
+
+@pytest.mark.parametrize("batch_size", [2, 5])
+def test_what_is_nearly_right_counts_where_classes_have_an_order(batch_size):
+    """The attack is the same for every source, so a target's row is as well."""
+    models = {"up": groups.UP, "down": groups.DOWN}
+    measured = (models, models, groups.IMAGES, [groups.ATTACK], (groups.EPS,))
+    rows = transfer.measure(*measured, batch_size=batch_size, ordered_classes=4)
+    assert [(row["source"], row["target"], *groups.told(row)) for row in rows] == [
+        (None, "up", *groups.CLEAN_UP),
+        (None, "down", *groups.CLEAN_DOWN),
+        ("up", "up", *groups.ATTACKED_UP),
+        ("up", "down", *groups.ATTACKED_DOWN),
+        ("down", "up", *groups.ATTACKED_UP),
+        ("down", "down", *groups.ATTACKED_DOWN),
+    ]
+    new = ["one_off", "confusion"]
+    keys = ["source", "target", "attack", "eps", "accuracy", "n", "ci95", *new]
+    assert list(rows[0]) == keys
+    assert list(rows[2]) == [*keys, "transfer_rate", "kept"]
+    # Without an order the rest is the same.
+    plain = transfer.measure(*measured, batch_size=batch_size)
+    assert plain == [
+        {key: value for key, value in row.items() if key not in new} for row in rows
+    ]
+
+
+def test_one_off_is_of_the_largest_logit():
+    """The second is the class above, or 2 for an image of class 3."""
+    up = {"up": groups.UP}
+    rows = transfer.measure(
+        *(up, up, groups.IMAGES, [groups.ATTACK], (groups.EPS,)),
+        batch_size=5,
+        top_k=2,
+        ordered_classes=4,
+    )
+    # {0, 1}, {2, 3}, {1, 2}, {3, 2}, {1, 2}: of y = 0, 0, 1, 2, 3 three are among them.
+    assert groups.told(rows[0]) == (3, *groups.CLEAN_UP[1:])
+    # {1, 2}, {3, 2}, {2, 3}, {3, 2}, {2, 3}: the last two.
+    assert groups.told(rows[1]) == (2, *groups.ATTACKED_UP[1:])
 
 
 def smooth(seed):

@@ -1,9 +1,11 @@
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.evaluation import groups, nearest
 from tfadv import config
 from tfadv.attacks import core
 from tfadv.data import Images
@@ -127,6 +129,100 @@ def test_every_row_is_the_attack_at_its_eps(name):
     assert len({accuracy for _, _, accuracy, _ in expected}) > 1
 
 
+# Batches of 2 leave a last one of 1, batches of 3 one of 2.
+@pytest.mark.parametrize("batch_size", [2, 3, 5])
+def test_what_is_nearly_right_counts_where_classes_have_an_order(batch_size):
+    rows = measure(
+        groups.UP,
+        groups.IMAGES,
+        [groups.ATTACK],
+        (0.0, groups.EPS),
+        batch_size=batch_size,
+        ordered_classes=4,
+    )
+    expected = [groups.CLEAN_UP, groups.CLEAN_UP, groups.ATTACKED_UP]
+    assert [groups.told(row) for row in rows] == expected
+    keys = ["attack", "eps", "accuracy", "n", "ci95", "one_off", "confusion"]
+    assert [list(row) for row in rows] == [keys] * 3
+    assert json.loads(json.dumps(rows)) == rows
+    # Without an order the rest is the same.
+    plain = measure(
+        groups.UP, groups.IMAGES, [groups.ATTACK], (0.0, groups.EPS), batch_size=2
+    )
+    assert plain == [{key: row[key] for key in keys[:5]} for row in rows]
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 7])
+@pytest.mark.parametrize(
+    ("predict", "expected"),
+    [
+        (nearest.UP, [nearest.CLEAN_UP, nearest.ATTACKED_UP]),
+        (nearest.DOWN, [nearest.CLEAN_DOWN, nearest.ATTACKED_DOWN]),
+    ],
+)
+def test_top5_counts_classes_among_the_five_largest(predict, expected, batch_size):
+    measured = (predict, nearest.IMAGES, [nearest.ATTACK], (nearest.EPS,))
+    rows = measure(*measured, batch_size=batch_size, top5=True)
+    found = [(7 * row["accuracy"], 7 * row["top5"]) for row in rows]
+    assert found == [pytest.approx(pair) for pair in expected]
+    assert list(rows[0]) == ["attack", "eps", "accuracy", "n", "ci95", "top5"]
+    assert json.loads(json.dumps(rows)) == rows
+    # Unless it is asked for, the rest is the same.
+    plain = measure(*measured, batch_size=batch_size)
+    assert plain == [{k: v for k, v in r.items() if k != "top5"} for r in rows]
+
+
+def test_a_class_that_no_image_has_keeps_its_line():
+    """Of eight groups four occur; a neighbour is one all the same."""
+    (row,) = measure(groups.UP, groups.IMAGES, [], (), batch_size=5, ordered_classes=8)
+    right, near, confusion = groups.CLEAN_UP
+    padded = [[*line, 0, 0, 0, 0] for line in confusion] + [[0] * 8] * 4
+    assert groups.told(row) == (right, near, padded)
+
+
+def test_a_guess_that_is_no_class_is_an_error():
+    with pytest.raises(ValueError, match="`predictions` must be from 0 to 2; received"):
+        measure(
+            groups.UP,
+            groups.IMAGES.take(groups.IMAGES.y < 3),
+            [],
+            (),
+            batch_size=5,
+            ordered_classes=3,
+        )
+
+
+def test_of_equal_logits_the_lower_classes_come_first():
+    images = Images(x=np.zeros((2, 1, 1, 1), np.uint8), y=np.zeros(2, np.int32))
+    logits = tf.constant([[1.0, 3.0, 3.0, 2.0], [5.0, 5.0, 5.0, 5.0]])
+    for top_k in (1, 2, 4):
+        found = whitebox.guess(lambda x: logits, images, top_k)(tf.zeros([2, 1, 1, 1]))
+        expected = np.array([[1, 2, 3, 0], [0, 1, 2, 3]])[:, :top_k]
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("confusion", "text"),
+    [
+        (None, "pgd, eps 8/255: 42.86 %"),
+        # 3 of 7 are right, 3 + 2 of 7 right or beside.
+        ([[1, 2, 1], [0, 2, 0], [1, 0, 0]], "pgd, eps 8/255: 42.86 %, one-off 71.4 %"),
+    ],
+)
+def test_a_row_in_words(confusion, text):
+    counts = None if confusion is None else np.array(confusion)
+    row = whitebox.row("pgd", 8 / 255, 3, 7, counts)
+    assert whitebox.in_words(row) == text
+    assert row.get("confusion") == confusion
+
+
+def test_a_row_with_top5_in_words():
+    confusion = np.array([[1, 2, 1], [0, 2, 0], [1, 0, 0]])
+    row = whitebox.row("pgd", 8 / 255, 3, 7, confusion, top5=6)
+    assert row["top5"] == 6 / 7
+    assert whitebox.in_words(row).endswith(": 42.86 %, one-off 71.4 %, top-5 85.7 %")
+
+
 @pytest.mark.parametrize(
     ("correct", "n"), [(0, 7), (7, 7), (1, 1), (3, 10), (137, 450), (10_000, 10_000)]
 )
@@ -152,6 +248,7 @@ def test_row_holds_the_wilson_interval(correct, n):
         (1.0, "255/255"),
         (0.0, "0"),
         (0.3, "0.3"),  # 76.5 pixels
+        (0.4, "0.4"),  # 102 pixels, which nobody writes
         (8 / 256, "8/256"),
         (16 / 256, "0.0625"),  # short enough
         (0.5 / 255, "0.00196078"),

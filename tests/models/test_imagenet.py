@@ -7,16 +7,24 @@ from tests.models.test_residual import after, before, of_type
 from tfadv import models
 
 MAKERS = {
+    "resnet50": models.resnet50,
     "resnet101": models.resnet101,
     "inception_v3_imagenet": models.inception_v3_imagenet,
     "inception_resnet_v2": models.inception_resnet_v2,
 }
-LEAST = {"resnet101": 32, "inception_v3_imagenet": 75, "inception_resnet_v2": 75}
+LEAST = {
+    "resnet50": 32,
+    "resnet101": 32,
+    "inception_v3_imagenet": 75,
+    "inception_resnet_v2": 75,
+}
 FEATURES = {
+    "resnet50": 2048,
     "resnet101": 2048,
     "inception_v3_imagenet": 2048,
     "inception_resnet_v2": 1536,
 }
+RESNETS = ("resnet50", "resnet101")
 every_network = pytest.mark.parametrize("name", MAKERS)
 
 
@@ -36,14 +44,14 @@ def images(model):
     return rng.uniform(size=(2, *model.input_shape[1:])).astype(np.float32)
 
 
-def resnet101_parameters():
+def resnet_parameters(third_stage):
     """Kernels and biases; of each filter gamma, beta, mean and variance."""
 
     def conv_bn(size, channels, filters):
         return (size * size * channels + 1 + 4) * filters
 
     total, channels = conv_bn(7, 3, 64), 64
-    for blocks, filters in ((3, 64), (4, 128), (23, 256), (3, 512)):
+    for blocks, filters in ((3, 64), (4, 128), (third_stage, 256), (3, 512)):
         total += conv_bn(1, channels, 4 * filters)
         for _ in range(blocks):
             total += conv_bn(1, channels, filters) + conv_bn(3, filters, filters)
@@ -124,11 +132,13 @@ def inception_resnet_v2_parameters():
 
 def test_parameters(made):
     expected = {
-        "resnet101": (resnet101_parameters(), 2048),
+        "resnet50": (resnet_parameters(6), 2048),
+        "resnet101": (resnet_parameters(23), 2048),
         "inception_v3_imagenet": inception_v3_parameters(),
         "inception_resnet_v2": inception_resnet_v2_parameters(),
     }
     stated = {
+        "resnet50": 23_587_712,
         "resnet101": 42_658_176,
         "inception_v3_imagenet": 21_802_784,
         "inception_resnet_v2": 54_336_736,
@@ -145,11 +155,11 @@ def test_preprocessing(made, name):
     model = made[name]
     assert model.layers[1].name == "normalize"
     first = model.layers[2]
-    kind = layers.ZeroPadding2D if name == "resnet101" else layers.Conv2D
+    kind = layers.ZeroPadding2D if name in RESNETS else layers.Conv2D
     assert isinstance(first, kind)
     x = images(model)
     given = keras.Model(model.input, first.input)(x)
-    if name == "resnet101":
+    if name in RESNETS:
         expected = 255 * x.astype(np.float64)
         expected = expected[..., ::-1] - (103.939, 116.779, 123.68)
         np.testing.assert_allclose(given, expected, rtol=0, atol=3e-5)
@@ -160,6 +170,7 @@ def test_preprocessing(made, name):
 @pytest.mark.parametrize(
     ("name", "module", "make"),
     [
+        ("resnet50", "resnet", "ResNet50"),
         ("resnet101", "resnet", "ResNet101"),
         ("inception_v3_imagenet", "inception_v3", "InceptionV3"),
     ],
@@ -202,6 +213,7 @@ def test_only_kernels_decay(made, name):
     model = made[name]
     kernels = [v for v in model.trainable_variables if v.name == "kernel"]
     convolutions = {
+        "resnet50": 1 + 3 * 16 + 4,
         "resnet101": 1 + 3 * 33 + 4,
         "inception_v3_imagenet": 94,
         "inception_resnet_v2": 5 + 7 + 10 * 7 + 4 + 20 * 5 + 7 + 10 * 5 + 1,
@@ -231,7 +243,7 @@ def test_a_saved_network_is_the_same(made, tmp_path):
 @pytest.mark.slow
 @every_network
 def test_a_pass_at_the_size_of_imagenet(name):
-    side = 224 if name == "resnet101" else 299
+    side = 224 if name in RESNETS else 299
     model = MAKERS[name]((side, side, 3), 8)
     logits = np.asarray(model(images(model), training=False))
     assert logits.shape == (2, 8) and np.isfinite(logits).all()

@@ -13,6 +13,7 @@ MAKERS = {
     "lenet": models.lenet,
     "resnet20": models.resnet20,
     "small_cnn": models.small_cnn,
+    "small_vgg": models.small_vgg,
 }
 every_network = pytest.mark.parametrize("name", MAKERS)
 

@@ -114,13 +114,20 @@ def test_the_shortcut_pools_two_by_two():
     np.testing.assert_allclose(out, expected, rtol=1e-5)
 
 
-def test_a_block_is_conv_bn_relu_conv_bn_add_relu():
+@pytest.mark.parametrize(
+    "options, activation, kind",
+    [
+        ({}, lambda h: np.maximum(h, 0), layers.ReLU),
+        ({"activation": "tanh"}, np.tanh, layers.Activation),
+    ],
+)
+def test_a_block_is_conv_bn_relu_conv_bn_add_relu(options, activation, kind):
     """Replayed in NumPy on 1x1 images, where a 3x3 kernel is its centre.
 
     The first block of a network whose moving statistics are not those of a new one.
     """
     rng = np.random.default_rng(1)
-    model = models.resnet_cifar((1, 1, 16), 10, depth=8)
+    model = models.resnet_cifar((1, 1, 16), 10, depth=8, **options)
     convs = of_type(model, layers.Conv2D)[:3]
     norms = of_type(model, layers.BatchNormalization)[:3]
     for norm in norms:
@@ -133,14 +140,46 @@ def test_a_block_is_conv_bn_relu_conv_bn_add_relu():
         return gamma * (h - mean) / np.sqrt(variance + 1e-3) + beta
 
     x = rng.uniform(size=[4, 16]).astype(np.float32)
-    h = np.maximum(normalised(x, 0), 0)
-    expected = normalised(np.maximum(normalised(h, 1), 0), 2) + h
+    h = activation(normalised(x, 0))
+    expected = normalised(activation(normalised(h, 1)), 2) + h
     block = keras.Model(model.input, of_type(model, layers.Add)[0].output)
     actual = np.asarray(block(x[:, None, None], training=False))[:, 0, 0]
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
-    # The embedding sees the sum only after its ReLU.
-    after = of_type(model, layers.Add)[0]._outbound_nodes[0].operation
-    assert isinstance(after, layers.ReLU)
+    # What follows sees the sum only after its activation.
+    for add in of_type(model, layers.Add):
+        (node,) = add._outbound_nodes
+        assert isinstance(node.operation, kind)
+    assert len(of_type(model, kind)) == 7
+
+
+def test_relu_decay_in_place_of_relu():
+    """Behind each of 19 convolutions a ReLU is divided."""
+    model = models.resnet20((8, 8, 1), 10, activation="relu_decay_0.1")
+    divisions = [o for o in model.operations if o.name.startswith("true_divide")]
+    assert len(divisions) == len(of_type(model, layers.ReLU)) == 19
+
+
+@pytest.mark.parametrize(
+    "width, stages",
+    [
+        (1.0, (16, 32, 64)),
+        (0.5, (8, 16, 32)),
+        (2.0, (32, 64, 128)),
+        (0.3, (4, 9, 19)),
+        # int(1.6), int(3.2) and int(6.4), but 4 at least: stage 2 widens nothing.
+        (0.1, (4, 4, 6)),
+    ],
+)
+def test_width(width, stages):
+    model = models.resnet_cifar((9, 9, 3), 5, depth=8, width=width)
+    sums = [tuple(add.output.shape[1:]) for add in of_type(model, layers.Add)]
+    assert sums == [
+        (side, side, filters) for side, filters in zip((9, 5, 3), stages, strict=True)
+    ]
+    # The first convolution has the filters of stage 1; then two a stage.
+    filters = [conv.filters for conv in of_type(model, layers.Conv2D)]
+    assert filters == [stages[0], *(f for f in stages for _ in range(2))]
+    assert model.get_layer("embedding").kernel.shape == (stages[-1], 5)
 
 
 @pytest.mark.parametrize(
@@ -185,3 +224,16 @@ def test_impossible_depths(depth):
     message = rf"`depth` must be 6n \+ 2, as 20, 32, 44, 56 or 110; received {depth}"
     with pytest.raises(ValueError, match=message):
         models.resnet_cifar((8, 8, 1), 10, depth=depth)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"width": 0.0}, "`width` must be a positive number; received 0.0"),
+        ({"width": -1.0}, "`width` must be a positive number; received -1.0"),
+        ({"activation": "swish"}, "unknown activation 'swish'"),
+    ],
+)
+def test_impossible_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        models.resnet_cifar((8, 8, 1), 10, depth=8, **options)

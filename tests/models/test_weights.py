@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from keras import layers
 
+from tests.models.test_inception_v3 import images
+from tests.models.test_inception_v3 import moved as initialised
 from tests.models.test_residual import scrambled
 from tfadv import models
 from tfadv.errors import RunError, UsageError
@@ -349,3 +351,40 @@ def test_a_layer_is_missing(tmp_path):
         del file["fc6"]
     with pytest.raises(RunError, match=r"cannot read the weights .*w\.h5: .*fc6"):
         load_weights(tiny(), path)
+
+
+@pytest.fixture(scope="module")
+def inception():
+    """That of keras.applications without a top; names are numbered from anywhere."""
+    keras.utils.set_random_seed(0)
+    model = keras.applications.InceptionV3(
+        weights=None, include_top=False, pooling="avg", input_shape=(75, 75, 3)
+    )
+    return initialised(model, 0)
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+@pytest.mark.parametrize("suffix", ["keras", "h5", "weights"])
+@pytest.mark.parametrize("network", ["inception_v3", "inception_v3_imagenet"])
+def test_files_of_applications(tmp_path, inception, suffix, network):
+    """Whole models, and the layout of the weights that Keras publishes."""
+    path = tmp_path / f"inception.{'h5' if suffix == 'weights' else suffix}"
+    if suffix == "weights":
+        layers = stored(inception)
+        order = np.random.default_rng(0).permutation(len(layers))
+        if network == "inception_v3":
+            layers = [layers[i] for i in order]
+        write(path, layers)
+    else:
+        inception.save(path)
+    model = models.get(network)((75, 75, 3), 3)
+    loaded = load_weights(model, path)
+    assert loaded.left == ("embedding",) and len(loaded.taken) == 2 * 94
+    x = images(75, 75)
+    maps = keras.Model(model.input, model.get_layer("avg_pool").output)
+    expected = np.asarray(inception(2 * x - 1, training=False))
+    size = np.abs(expected).max()
+    assert np.ptp(expected[0]) > 0.1 and size < 1e3
+    np.testing.assert_allclose(
+        maps(x, training=False), expected, rtol=1e-4, atol=1e-5 * size
+    )

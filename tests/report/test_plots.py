@@ -85,6 +85,81 @@ def test_examples_of_an_attack_that_did_nothing(tmp_path):
     assert count(read(tmp_path / "examples.png"), [128] * 3, 1) > 2 * 80**2
 
 
+# --------------------------------------------------------------------- confusion matrix
+
+
+# 20 images of class 0, none of class 1, 20 of class 2. In percent of a line: 75, 25, 0
+# and 10, 20, 70; attacked 55, 35, 10 and 90, 5, 5.
+COUNTS = (
+    [[15, 5, 0], [0, 0, 0], [2, 4, 14]],
+    [[11, 7, 2], [0, 0, 0], [18, 1, 1]],
+)
+
+
+def confused(clean=COUNTS[0], attacked=COUNTS[1], attack="pgd"):
+    return [
+        row(label, eps, np.trace(counts), np.sum(counts), np.array(counts))
+        for label, eps, counts in (("clean", 0.0, clean), (attack, 0.1, attacked))
+    ]
+
+
+def test_confusion_has_a_line_a_true_class_and_a_column_a_prediction(tmp_path):
+    path = tmp_path / "new" / "confusion.png"
+    plots.confusion(confused(), path, title="a title")
+    picture = read(path)
+    right, above = center(picture, 75), center(picture, 25)
+    assert above[0] == pytest.approx(right[0], abs=3)
+    assert above[1] - right[1] > 60
+    middle, last = center(picture, 20), center(picture, 70)
+    assert last[0] == pytest.approx(middle[0], abs=3)
+    assert middle[1] == pytest.approx(above[1], abs=3)
+    assert last[1] - middle[1] == pytest.approx(middle[1] - right[1], abs=6)
+    # The last line is two below the first.
+    assert middle[0] - right[0] > 120
+    # The other panel is to the right of it, on the same lines.
+    attacked = center(picture, 35)
+    assert attacked[0] == pytest.approx(right[0], abs=3)
+    assert attacked[1] - last[1] > 60
+    assert center(picture, 90)[0] == pytest.approx(middle[0], abs=3)
+
+
+def test_confusion_outlines_right_answers(tmp_path):
+    plots.confusion(confused(), tmp_path / "confusion.png")
+    picture = read(tmp_path / "confusion.png")
+    for percent, outlined in ((75, True), (70, True), (20, False), (25, False)):
+        down, right = cell(picture, percent)
+        height = int(np.median(down)) - 20
+        inside = right[down == height]
+        line = picture[height, inside.min() : inside.max()]
+        assert bool((line > 250).all(axis=-1).any()) == outlined, percent
+
+
+def test_confusion_leaves_a_class_without_images_empty(tmp_path):
+    """A line of three cells in either panel, without numbers."""
+    plots.confusion(confused(), tmp_path / "confusion.png")
+    grey = count(read(tmp_path / "confusion.png"), [217] * 3, 1)
+    full = [[15, 5, 0], [0, 1, 0], [2, 4, 14]]
+    plots.confusion(confused(full, full), tmp_path / "full.png")
+    picture = read(tmp_path / "full.png")
+    assert count(picture, [217] * 3, 1) < grey / 100
+    drawn = len(cell(picture, 25)[0])
+    assert grey == pytest.approx(3 * drawn, rel=0.2)
+
+
+@pytest.mark.parametrize("classes", [2, 8])
+@pytest.mark.parametrize(
+    "attack", ["pgd", "generator(generator=" + 9 * "/a_long_name" + "/generator.keras)"]
+)
+def test_confusion_clips_no_name_and_no_title(tmp_path, classes, attack):
+    counts = np.full((classes, classes), 1234)
+    path = tmp_path / "confusion.png"
+    rows = confused(counts, counts, attack)
+    plots.confusion(rows, path, title="satm / vgg16_face / adience_0, " + "steps " * 15)
+    picture = read(path)
+    picture[3:-3, 3:-3] = 255
+    assert (picture == 255).all()
+
+
 # ---------------------------------------------------------------------------- heat maps
 
 

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from tfadv.evaluation.whitebox import row
@@ -33,6 +34,71 @@ def test_summarize():
         "accuracies": [0.2, 0.4, 0.6],
         "n": 10,
     }
+
+
+# Of ten images: what is taken for what, by seed. Right are 3, 5 and 4, and 8, 10 and 6
+# right or beside.
+GROUPS = (
+    [[1, 2, 0], [1, 1, 1], [2, 1, 1]],
+    [[2, 1, 0], [1, 2, 2], [0, 1, 1]],
+    [[2, 1, 2], [0, 1, 0], [2, 1, 1]],
+)
+
+
+def ordered(*confusions):
+    return [
+        {"rows": [row("pgd", 16 / 255, np.trace(c), 10, c)]}
+        for c in map(np.array, confusions)
+    ]
+
+
+def test_one_off_accuracies_are_summarized_as_well():
+    """sd = sqrt(sum (a - mean)^2 / (n - 1)) = sqrt(0.02 / 2) and sqrt(0.08 / 2)."""
+    (pgd,) = seeds.summarize(ordered(*GROUPS))
+    assert pgd == {
+        "attack": "pgd",
+        "eps": 16 / 255,
+        "mean": pytest.approx(0.4),
+        "sd": pytest.approx(0.1),
+        "accuracies": [0.3, 0.5, 0.4],
+        "n": 10,
+        "one_off_mean": pytest.approx(0.8),
+        "one_off_sd": pytest.approx(0.2),
+        "one_offs": [0.8, 1.0, 0.6],
+    }
+    (single,) = seeds.summarize(ordered(GROUPS[0]))
+    assert (single["one_off_mean"], single["one_off_sd"]) == (0.8, None)
+
+
+def test_render_one_off_accuracies():
+    assert seeds.render(seeds.summarize(ordered(*GROUPS))).splitlines() == [
+        "accuracy in %      mean      sd   least    most",
+        "-----------------------------------------------",
+        "pgd, eps 16/255   40.00   10.00   30.00   50.00",
+        "  one-off         80.00   20.00   60.00  100.00",
+        "",
+        "3 runs, 10 test images each",
+        "one-off: the image gets its own class or one beside it, in %",
+    ]
+    lines = seeds.render(seeds.summarize(ordered(GROUPS[0]))).splitlines()
+    assert lines[3].split() == ["one-off", "80.00", "-", "80.00", "80.00"]
+
+
+def test_top5_accuracies_are_summarized_as_well():
+    """sd = sqrt((0.1^2 + 0.1^2 + 0) / 2)."""
+    runs = [
+        {"rows": [row("pgd", 16 / 255, right, 10, top5=top5)]}
+        for right, top5 in ((2, 7), (4, 9), (6, 8))
+    ]
+    (pgd,) = seeds.summarize(runs)
+    assert {key: value for key, value in pgd.items() if "top5" in key} == {
+        "top5_mean": pytest.approx(0.8),
+        "top5_sd": pytest.approx(0.1),
+        "top5s": [0.7, 0.9, 0.8],
+    }
+    lines = seeds.render([pgd]).splitlines()
+    assert lines[3].split() == ["top-5", "80.00", "10.00", "70.00", "90.00"]
+    assert lines[-1].startswith("top-5: ")
 
 
 def test_a_single_run_has_no_standard_deviation():

@@ -106,6 +106,78 @@ def test_render_ends_in_the_verdict():
     assert table.render(measured).splitlines()[-1] == table.verdicts(measured)[0]
 
 
+def ordered(attack, eps, right, beside):
+    """A row of `N` images in three classes: so many percent right, so many beside."""
+    confusion = np.diag([0, 5 * right, 0])
+    confusion[1, 0], confusion[0, 2] = 5 * beside, 5 * (100 - right - beside)
+    return row(attack, eps, 5 * right, N, confusion)
+
+
+def test_one_off_accuracies_stand_below_the_accuracies():
+    measured = [
+        ordered("clean", 0.0, 60, 30),
+        ordered("step_fgsm", 8 / 255, 50, 25),
+        ordered("step_fgsm", 16 / 255, 9, 33),
+        ordered("pgd", 16 / 255, 0, 100),
+    ]
+    lines = table.render(measured).splitlines()
+    head, _, clean, clean_near, fgsm, fgsm_near, pgd, pgd_near, _, _, note = lines
+    assert clean.split()[:2] == ["clean", "60.0"]
+    assert clean_near.split() == ["one-off", "90.0"]
+    assert fgsm.split()[1::2] == ["50.0", "9.0"]
+    assert fgsm_near.split() == ["one-off", "75.0", "42.0"]
+    assert pgd.split()[:2] == ["pgd", "0.0"]
+    assert pgd_near.split() == ["one-off", "100.0"]
+    # Number below number: their points are.
+    for one, other in ((clean, clean_near), (fgsm, fgsm_near), (pgd, pgd_near)):
+        numbers = one.replace("+-", "  ")
+        points = [i for i, letter in enumerate(numbers) if letter == "."]
+        assert [i for i, c in enumerate(other) if c == "."] == points[::2]
+        assert len(other) <= len(head) and other == other.rstrip()
+    assert note == "one-off: the image gets its own class or one beside it, in %"
+
+
+def test_top5_accuracies_stand_below_the_others():
+    measured = [
+        row("clean", 0.0, 300, N, top5=450),
+        row("pgd", 8 / 255, 50, N, top5=200),
+        row("pgd", 16 / 255, 0, N, top5=5),
+    ]
+    lines = table.render(measured).splitlines()
+    assert lines[3].split() == ["top-5", "90.0"]
+    assert lines[5].split() == ["top-5", "40.0", "1.0"]
+    assert [i for i, letter in enumerate(lines[5]) if letter == "."] == [
+        i for i, c in enumerate(lines[4].replace("+-", "  ")) if c == "."
+    ][::2]
+    note = "top-5: its class is among the five of the largest logits, in %"
+    assert lines[-1] == note
+    # Of classes with an order both, each with its note.
+    both = ordered("clean", 0.0, 60, 30) | {"top5": 0.95}
+    lines = table.render([both]).splitlines()
+    assert [line.split()[:2] for line in lines[3:5]] == [
+        ["one-off", "90.0"],
+        ["top-5", "95.0"],
+    ]
+    assert [line.split(":")[0] for line in lines[-2:]] == ["one-off", "top-5"]
+
+
+def test_render_ends_in_what_leaks():
+    measured = rows([("clean", 77)], eps=0.0) + rows([("step_fgsm", 87)])
+    assert "label leaking" in table.render(measured).splitlines()[-1]
+    masked = measured + rows([("iter_fgsm", 10)])
+    masking, leaking = table.verdicts(masked)
+    assert "masks gradients" in masking and "label leaking" in leaking
+
+
+def test_what_rows_do_not_hold_has_no_line():
+    measured = rows([("clean", 98)], eps=0.0) + rows([("pgd", 50)])
+    assert "one-off" not in table.render(measured)
+    assert "top-5" not in table.render(measured)
+    of_targets = [transferred(None, "b", 97, "clean", 0.0), transferred("b", "b", 10)]
+    assert "one-off" not in table.render_transfer(of_targets)
+    assert "top-5" not in table.render_transfer(of_targets)
+
+
 def transferred(source, target, percent, attack="pgd", eps=8 / 255):
     return {"source": source, "target": target, **row(attack, eps, percent * 5, N)}
 
@@ -143,6 +215,39 @@ def test_transfer_has_a_line_a_target_and_a_column_a_source():
     assert fourth[-1] == (
         "500 test images; half of a 95 % Wilson interval is at most " + half_width(50)
     )
+
+
+def test_one_off_accuracies_of_targets_stand_below_them():
+    of_targets = [
+        {"source": None, "target": "t", **ordered("clean", 0.0, 60, 30)},
+        {"source": "s", "target": "t", **ordered("pgd", 8 / 255, 20, 25)},
+        {"source": "t", "target": "t", **ordered("pgd", 8 / 255, 0, 7)},
+        {"source": "s", "target": "u", **ordered("pgd", 8 / 255, 40, 60)},
+    ]
+    _, body, end = table.render_transfer(of_targets).split("\n\n")
+    assert body.splitlines() == [
+        "pgd, eps 8/255  clean       1       2",
+        "-------------------------------------",
+        "t                60.0    20.0     0.0*",
+        "  one-off        90.0    45.0     7.0*",
+        "u                   -    40.0       -",
+        "  one-off           -   100.0       -",
+    ]
+    assert end.splitlines()[-1].startswith("one-off: ")
+
+
+def test_top5_accuracies_of_targets_stand_below_them():
+    def told(source, attack, eps, right, top5):
+        counted = row(attack, eps, 5 * right, N, top5=5 * top5)
+        return {"source": source, "target": "t", **counted}
+
+    of_targets = [told(None, "clean", 0.0, 60, 90), told("s", "pgd", 8 / 255, 20, 45)]
+    _, body, end = table.render_transfer(of_targets).split("\n\n")
+    assert body.splitlines()[2:] == [
+        "t                60.0    20.0",
+        "  top-5          90.0    45.0",
+    ]
+    assert end.splitlines()[-1].startswith("top-5: ")
 
 
 def test_targets_need_no_clean_row():

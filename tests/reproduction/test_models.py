@@ -58,6 +58,49 @@ def test_seeds_count_from_one(tmp_path):
     assert found.of_row(hard)[0].path == found.get("hard").path
 
 
+def test_every_seed_is_a_set_of_its_own(tmp_path):
+    """For seed k all that the model needs or is attacked by has k - 1 more."""
+    text = """
+        title = "Sets"
+        attacks = ["step_fgsm"]
+        eps = ["16/255"]
+        sources = ["other", "generator"]
+        [models.source]
+        config = "plain.toml"
+        seed = 1
+        [models.other]
+        config = "plain.toml"
+        seed = 4
+        [models.generator]
+        config = "generator.toml"
+        sources = ["source"]
+        seed = 1
+        [[rows]]
+        name = "Mean"
+        model = "generator"
+        seeds = 3
+        step_fgsm = ["?", "?"]
+        [[rows]]
+        name = "Own"
+        model = "generator"
+        step_fgsm = ["?", nan]
+        """
+    found = models(tmp_path, text)
+    mean, own = found.table.rows
+    targets = found.of_row(mean)
+    assert [one.seed for one in targets] == [1, 2, 3]
+    assert [one.sources[0].seed for one in targets] == [1, 2, 3]
+    by = [[found.source(cell, one) for cell in mean.cells] for one in targets]
+    assert [[one.seed for one in pair] for pair in by] == [[4, 1], [5, 2], [6, 3]]
+    assert [one.sources[0].seed for _, one in by] == [1, 2, 3]
+    assert len({one.path for pair in by for one in pair}) == 6
+    # Without seeds everything has its own.
+    (target,) = found.of_row(own)
+    (cell,) = own.cells
+    assert target.path == targets[0].path
+    assert found.source(cell, target).seed == 4
+
+
 def test_a_fraction_shortens_everything_alike(tmp_path):
     found = models(tmp_path, fraction=0.5)
     hard, start = found.get("hard"), found.get("start")
@@ -269,6 +312,305 @@ def test_half_of_what_a_training_leaves_is_nothing(tmp_path, written):
     assert names == ["start", "plain"]
 
 
+# -------------------------------------------------------------------------------- folds
+
+
+FOLDS = """
+    title = "Two folds"
+    folds = ["adience_1", "adience_0"]
+    attacks = ["step_fgsm"]
+    eps = ["16/255"]
+    [models.clean]
+    config = "faces.toml"
+    steps = 5
+    seed = 3
+    [models.longer]
+    config = "faces.toml"
+    init = "clean"
+    [models.robust]
+    config = "ensemble.toml"
+    sources = ["clean"]
+    set = ["data.crop=32"]
+    [[rows]]
+    name = "Clean"
+    model = "longer"
+    clean = 50.0
+    [[rows]]
+    name = "Robust"
+    model = "robust"
+    clean = 50.0
+    """
+
+
+def test_a_fold_takes_the_place_of_the_data_set(tmp_path):
+    found = models(tmp_path, FOLDS)
+    clean, robust = found.table.rows
+    for row in (clean, robust):
+        of_row = found.of_row(row)
+        assert [one.fold for one in of_row] == ["adience_1", "adience_0"]
+        for one in of_row:
+            # The rest of [data] is that of the file: only one of them flips.
+            data = one.experiment.config["data"]
+            expected = (one.fold, 32, row is clean)
+            assert (data["name"], data["crop"], data["flip"]) == expected
+    # What they need is of the same fold.
+    inits = [one.init for one in found.of_row(clean)]
+    sources = [one.sources[0] for one in found.of_row(robust)]
+    for needed, seed in ((inits, 0), (sources, 3)):
+        assert [(one.fold, one.seed) for one in needed] == [
+            *(("adience_1", seed), ("adience_0", seed))
+        ]
+    everything = [*found.of_row(clean), *found.of_row(robust), *inits, *sources]
+    assert len({one.path for one in everything}) == 8
+
+
+def test_a_fold_is_the_model_of_a_table_without_folds(tmp_path):
+    alone = FOLDS.replace('folds = ["adience_1", "adience_0"]', "")
+    found = models(tmp_path, FOLDS)
+    whole = found.get("longer")
+    assert (whole.fold, whole.experiment.config["data"]["name"]) == (None, "adience_4")
+    assert whole.path == models(tmp_path, alone, "own").get("longer").path
+    # The other way round: the file's own data set as a fold.
+    assert found.get("longer", fold="adience_4").path == whole.path
+    assert found.get("longer", fold="adience_1").path != whole.path
+
+
+def test_black_box_images_are_of_the_same_fold(tmp_path):
+    text = FOLDS.replace('eps = ["16/255"]', 'eps = ["16/255"]\nsources = ["clean"]')
+    text = text.replace("clean = 50.0", "clean = 50.0\nstep_fgsm = 40.0")
+    found = models(tmp_path, text)
+    row = found.table.rows[0]
+    clean, attacked = row.cells
+    for target in found.of_row(row):
+        assert found.source(clean, target) is None
+        source = found.source(attacked, target)
+        assert (source.name, source.fold) == ("clean", target.fold)
+    assert found.source(attacked, found.get("longer")).fold is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"adience_0"', '"adience_5"', "unknown data set 'adience_5'; did you mean"),
+        (
+            "    seed = 3",
+            '    set = ["data.name=adience_2"]',
+            "'clean': `set` makes data.name 'adience_2', and `folds` of the table",
+        ),
+        (
+            "    seed = 3",
+            '    set = ["data.crap=5"]',
+            r"faces.toml, fold adience_1 .*\[data\]: unknown key 'crap'",
+        ),
+    ],
+)
+def test_a_fold_that_cannot_be(tmp_path, old, new, message):
+    found = models(tmp_path, FOLDS.replace(old, new))
+    with pytest.raises(UsageError, match=message):
+        found.of_row(found.table.rows[0])
+
+
+def test_what_a_table_sets_is_set_in_every_fold(tmp_path):
+    text = FOLDS.replace(
+        "    seed = 3", '    set = ["data.crop=16", "data.flip=false"]'
+    )
+    data = models(tmp_path, text).get("clean", fold="adience_0").experiment.dataset
+    assert (data.image_shape, data.flip) == ((16, 16, 3), False)
+
+
+# ----------------------------------------------------------------------------- partners
+
+
+SATM = """
+    title = "Two networks"
+    attacks = ["step_fgsm"]
+    eps = ["16/255"]
+    [models.first]
+    config = "satm.toml"
+    [models.second]
+    config = "satm.toml"
+    partner = 1
+    [models.after]
+    config = "ensemble.toml"
+    sources = ["second"]
+    [[rows]]
+    name = "R"
+    model = "second"
+    clean = 90.0
+    """
+
+
+def fake_fit(trained):
+    """In place of `run.fit`: notes the workdir, leaves one partner and the first."""
+
+    def fit(tables, path, *, data_dir=None):
+        trained.append((path.name, tables.get("sources", {}).get("paths")))
+        for own in (path / "partners" / "1", path):
+            (own / "saved_model").mkdir(parents=True)
+            (own / "model.keras").touch()
+            (own / "config.json").write_text('{"train": {"steps": 40}}')
+
+    return fit
+
+
+def test_a_partner_is_trained_with_its_run(tmp_path, monkeypatch):
+    trained = []
+    monkeypatch.setattr(module.run, "fit", fake_fit(trained))
+    found = models(tmp_path, SATM)
+    first, second = found.get("first"), found.get("second")
+    assert second.run_path == first.run_path == first.path
+    assert second.path == first.path / "partners" / "1"
+    assert (first.key, second.key) == (first.path.name, f"{first.path.name}/partners/1")
+    assert not first.is_trained() and not second.is_trained()
+    second.fit(None)
+    assert trained == [(first.path.name, None)]
+    assert first.is_trained() and second.is_trained()
+    # With only one of the two files, the run has not ended.
+    (second.path / "model.keras").unlink()
+    assert first.is_trained() and not second.is_trained()
+
+
+def test_a_partner_waits_for_the_network_that_is_written_last(tmp_path):
+    second = models(tmp_path, SATM).get("second")
+    (second.path / "saved_model").mkdir(parents=True)
+    (second.path / "model.keras").touch()
+    assert not second.is_trained()
+
+
+def test_a_partner_is_a_model_of_its_own_to_others(tmp_path, monkeypatch):
+    """What needs it takes its workdir, and differs from what needs the first."""
+    found = models(tmp_path, SATM)
+    after, second = found.get("after"), found.get("second")
+    assert [one.name for one in in_order([after])] == ["second", "after"]
+    trained = []
+    monkeypatch.setattr(module.run, "fit", fake_fit(trained))
+    after.fit(None)
+    assert trained == [(after.path.name, [str(second.path)])]
+    paths = {after.path}
+    for sources in ('["first"]', '["second", "first"]', '["third"]'):
+        text = SATM.replace('["second"]', sources) + (
+            '[models.third]\nconfig = "satm.toml"\npartner = 1\nseed = 1\n'
+        )
+        paths.add(models(tmp_path, text, "other").get("after").path)
+    assert len(paths) == 4
+
+
+def test_the_configuration_of_a_partner_has_its_network_first(tmp_path):
+    found = models(tmp_path, SATM)
+    first, second = found.get("first"), found.get("second")
+    for one, own, other in ((first, 4, 2), (second, 2, 4)):
+        (partner,) = one.config["partners"]["models"]
+        assert (one.config["model"]["width"], partner["width"]) == (own, other)
+    assert second.experiment.config == first.config
+
+
+def test_steps_that_were_taken(tmp_path):
+    second = models(tmp_path, SATM).get("second")
+    assert second.steps_taken == second.steps == 40
+    for own in (second.run_path, second.path):
+        (own / "saved_model").mkdir(parents=True)
+        (own / "model.keras").touch()
+        (own / "config.json").write_text('{"train": {"steps": 40}}')
+    assert second.steps_taken == 40
+    # Both networks were stopped.
+    (second.path / "stopped.json").write_text('{"steps": 12}')
+    assert (second.steps_taken, second.steps) == (12, 40)
+
+
+FROM = (
+    SATM
+    + """
+    [models.plain]
+    config = "plain.toml"
+    [models.narrow]
+    config = "plain.toml"
+    set = ["model.width=2"]
+    [models.both]
+    config = "satm_from.toml"
+    sources = ["plain", "narrow"]
+    """
+)
+
+
+def test_networks_start_from_the_finished_ones_at_their_places(tmp_path):
+    found = models(tmp_path, FROM)
+    both = found.get("both")
+    assert [one.name for one in in_order([both])] == ["plain", "narrow", "both"]
+    assert both.path != found.get("first").path
+    # A partner is of its own network, whatever its run begins with.
+    text = FROM.replace('["plain", "narrow"]', '["plain", "second"]')
+    assert models(tmp_path, text, "other").get("both").sources[1].name == "second"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "model", "message"),
+    [
+        (
+            *("partner = 1", "partner = 2", "second"),
+            "`partner` is from 1 to 1, the networks of .*received 2",
+        ),
+        (
+            *('"satm.toml"\n    partner', '"plain.toml"\n    partner', "second"),
+            r"`partner` needs \[partners\] in its configuration; received 1",
+        ),
+        (
+            *('["plain", "narrow"]', '["narrow", "plain"]', "both"),
+            "'narrow' that it needs has model.width = 2, this one 4",
+        ),
+        (
+            *('["plain", "narrow"]', '["plain", "first"]', "both"),
+            "'first' that it needs has model.width = 4, this one 2",
+        ),
+        (
+            *('["plain", "narrow"]', '["plain"]', "both"),
+            r"the 2 networks .* start from as many `sources`; received 1",
+        ),
+    ],
+)
+def test_partners_that_cannot_be(tmp_path, old, new, model, message):
+    assert FROM.count(old) == 1
+    found = models(tmp_path, FROM.replace(old, new))
+    with pytest.raises(UsageError, match=rf"model '{model}': .*{message}"):
+        found.get(model)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            '[models.more]\nconfig = "satm.toml"\ninit = "plain"\n',
+            r"`init` is one network, and \[partners\] has others.*in `sources`",
+        ),
+        (
+            '[models.more]\nconfig = "plain.toml"\ninit = "second"\n'
+            'set = ["model.width=2"]\n',
+            "`init` goes on from checkpoints, and 'second' has none of its own",
+        ),
+    ],
+)
+def test_what_goes_on_from_a_checkpoint_is_one_network(tmp_path, text, message):
+    found = models(tmp_path, FROM + text)
+    with pytest.raises(UsageError, match=rf"model 'more': {message}"):
+        found.get("more")
+
+
+def test_what_decides_when_a_run_stops_decides_its_weights(tmp_path):
+    def name(*overrides):
+        given = ", ".join(f'"{one}"' for one in ("data.holdout=9", *overrides))
+        text = changed(
+            '"hard.toml"\n    init = "start"', f'"hard.toml"\nset = [{given}]'
+        )
+        return models(tmp_path, text, "other").get("hard").path.name
+
+    bookkeeping = ("train.validate_every=7", "train.validation_examples=5")
+    assert name(*bookkeeping) == name()
+    patient = name("train.patience=3")
+    names = {name(one, "train.patience=3") for one in bookkeeping}
+    assert len({name(), patient, *names}) == 4
+    # Others stay bookkeeping.
+    assert name("train.patience=3", "train.summary_every=7") == patient
+
+
 # ----------------------------------------------------------------------------- mistakes
 
 
@@ -354,5 +696,6 @@ def test_bookkeeping_names_what_there_is():
     assert set(module.BOOKKEEPING) < set(fields)
     # Whatever is added to the schedule changes weights, until it is put there.
     assert set(fields) - set(module.BOOKKEEPING) == {
-        *("steps", "batch_size", "seed", "full_steps")
+        *("steps", "batch_size", "seed", "full_steps", "patience")
     }
+    assert set(module.DECIDING_WITH_PATIENCE) < set(module.BOOKKEEPING)

@@ -1,5 +1,6 @@
 import types
 
+import numpy as np
 import pytest
 
 from tests.reproduction import tiny
@@ -29,10 +30,15 @@ TABLE = """
     """
 
 
-def trainable(name, seed=1, steps=40, full_steps=40):
+def trainable(name, seed=1, steps=40, full_steps=40, fold=None):
     data = {"data": {"name": "digits"}}
     return types.SimpleNamespace(
-        name=name, seed=seed, steps=steps, full_steps=full_steps, tables=data
+        name=name,
+        seed=seed,
+        steps_taken=steps,
+        full_steps=full_steps,
+        tables=data,
+        fold=fold,
     )
 
 
@@ -47,6 +53,9 @@ class Models:
         if row.seeds:
             return self.seeds
         return [trainable(row.model, steps=20 if row.model == "plain" else 30)]
+
+    def source(self, cell, target):
+        return self.get(cell.source)
 
 
 def measured(accuracies):
@@ -209,6 +218,273 @@ def test_cells_of_a_black_box_table_name_their_source(tmp_path):
     assert (cell["source"], cell["published"], cell["measured"]) == ("plain", 40, 50)
     text = outcome.render(compose(table, {}))
     assert "step_fgsm 16/255 from plain" in text
+
+
+# ------------------------------------------------------------------- folds and one-off
+
+
+FOLDED = """
+    title = "Two folds"
+    folds = ["adience_0", "adience_1"]
+    attacks = [
+        { as = "fgs", name = "step_fgsm", metric = "one_off" },
+        { as = "fgs_from", name = "step_fgsm", sources = ["hard"] },
+    ]
+    eps = ["16/256"]
+    [[rows]]
+    name = "R"
+    model = "plain"
+    clean = 56.73
+    clean_one_off = 90.0
+    fgs = nan
+    fgs_from = 35.0
+    sd = { clean = 2.5 }
+    """
+
+
+class Folds:
+    """What `compose` asks of `models.Models`; one training was stopped early."""
+
+    def of_row(self, row):
+        return [
+            trainable(row.model, seed=7, steps=steps, fold=fold)
+            for steps, fold in ((40, "adience_0"), (20, "adience_1"))
+        ]
+
+    def source(self, cell, target):
+        return cell.source and trainable(cell.source, fold=target.fold)
+
+
+# By fold, attack and the source with its fold: right, nearly right.
+OF_FOLDS = {
+    ("adience_0", "clean", None): (0.6, 0.9),
+    ("adience_1", "clean", None): (0.5, 0.8),
+    ("adience_0", "fgs", None): (0.1, 0.4),
+    ("adience_1", "fgs", None): (0.2, 0.5),
+    ("adience_0", "fgs_from", ("hard", "adience_0")): (0.3, 0.6),
+    ("adience_1", "fgs_from", ("hard", "adience_1")): (0.35, 0.7),
+}
+
+
+def of_folds(cell, target, source):
+    attack = cell.attack.removesuffix("_one_off")
+    by = source and (source.name, source.fold)
+    accuracy, near = OF_FOLDS[target.fold, attack, by]
+    n = 30 if target.fold == "adience_0" else 10
+    return {"accuracy": accuracy, "one_off": near, "n": n, "ci95": [0.0, 1.0]}
+
+
+def test_cells_over_folds_are_means_with_their_deviation(tmp_path):
+    """Of the folds, not of all images; `metric` is there where it is not accuracy."""
+    table = tiny.read(tmp_path, FOLDED + tiny.MODELS)
+    made = outcome.compose(table, table.rows, Folds(), of_folds, fraction=1.0)
+    assert made["data"] == "adience_0, adience_1"
+    clean, near, fgs, black = made["cells"]
+    # Mean 55, deviations 5 and -5: sd = sqrt(50 / 1) = 7.07. 30 and 10 images.
+    assert clean == {
+        "row": "R",
+        "attack": "clean",
+        "eps": 0.0,
+        "source": None,
+        "published": 56.73,
+        "published_sd": 2.5,
+        "measured": 55.0,
+        "measured_sd": 7.07,
+        "ci95": None,
+        "n": 40,
+        "seed": 7,
+        "folds": ["adience_0", "adience_1"],
+        "steps": 30,
+        "steps_of": 40,
+    }
+    assert near == clean | {
+        "attack": "clean_one_off",
+        "metric": "one_off",
+        "published": 90.0,
+        "published_sd": None,
+        "measured": 85.0,
+    }
+    assert (fgs["metric"], fgs["measured"], fgs["measured_sd"]) == (
+        *("one_off", 45.0),
+        7.07,
+    )
+    # 30 and 35: sd = sqrt(2 * 2.5^2) = 3.54.
+    assert (black["source"], black["measured"], black["measured_sd"]) == (
+        *("hard", 32.5),
+        3.54,
+    )
+    assert "metric" not in black
+    page = outcome.document(made).splitlines()
+    assert page[2] == (
+        "Data: adience_0, adience_1. Trained for whole schedules. Accuracy and one-off "
+        "(the class or one beside it) in percent, means over the folds +- their "
+        "standard deviation; difference = measured - published."
+    )
+    assert page[4:] == [
+        "|  |  | clean | one-off clean | one-off fgs 0.0625 | fgs 0.0625 from hard |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+        "| R | published | 56.7 +-2.50 | 90.0 | - | 35.0 |",
+        "| 30 of 40 steps | measured | 55.0 +-7.07 | 85.0 +-7.07 | 45.0 +-7.07 | "
+        "32.5 +-3.54 |",
+        "| seed 7, 2 folds, 40 images | difference | -1.7 | -5.0 |  | -2.5 |",
+    ]
+
+
+def test_a_fold_that_is_not_measured_leaves_no_mean(tmp_path):
+    table = tiny.read(tmp_path, FOLDED + tiny.MODELS)
+
+    def some(cell, target, source):
+        if (cell.attack, target.fold) == ("clean", "adience_1"):
+            return None
+        return of_folds(cell, target, source)
+
+    made = outcome.compose(table, table.rows, Folds(), some, fraction=1.0)
+    values = [cell["measured"] for cell in made["cells"]]
+    assert values == [None, 85.0, 45.0, 32.5]
+    assert made["cells"][0]["n"] is None
+    assert "measured_sd" not in made["cells"][0]
+
+
+def test_one_fold_has_no_deviation(tmp_path):
+    table = tiny.read(tmp_path, FOLDED + tiny.MODELS)
+    one = types.SimpleNamespace(
+        of_row=lambda row: Folds().of_row(row)[:1], source=Folds().source
+    )
+    made = outcome.compose(table, table.rows, one, of_folds, fraction=1.0)
+    clean = made["cells"][0]
+    assert (clean["measured"], clean["measured_sd"], clean["n"]) == (60.0, None, 30)
+    assert clean["folds"] == ["adience_0"]
+
+
+def test_one_off_of_a_single_model_has_its_own_interval(tmp_path):
+    text = """
+    title = "No folds"
+    attacks = ["step_fgsm"]
+    eps = ["16/255"]
+    [[rows]]
+    name = "R"
+    model = "plain"
+    clean = 50.0
+    clean_one_off = 90.0
+    """
+    table = tiny.read(tmp_path, text + tiny.MODELS)
+
+    def found(cell, target, source):
+        counted = {"accuracy": 0.5, "one_off": 27 / 30, "n": 30, "ci95": [0.33, 0.67]}
+        return {"attack": "clean", "eps": 0.0, **counted}
+
+    made = outcome.compose(table, table.rows, Models(), found, fraction=1.0)
+    clean, near = made["cells"]
+    assert (clean["measured"], clean["ci95"]) == (50.0, [33.0, 67.0])
+    # Wilson's interval by hand.
+    z, p, n = 1.959964, 0.9, 30
+    middle, spread = p + z**2 / (2 * n), z * np.sqrt(p * (1 - p) / n + (z / n) ** 2 / 4)
+    expected = [100 * (middle + s * spread) / (1 + z**2 / n) for s in (-1, 1)]
+    np.testing.assert_allclose(near["ci95"], expected, atol=0.006)
+    assert (near["measured"], near["metric"]) == (90.0, "one_off")
+    assert "folds" not in near and "measured_sd" not in near
+
+
+# ------------------------------------------------------------ what Kurakin et al. count
+
+
+MEASURES = """
+    title = "Measures"
+    attacks = [
+        { as = "error", name = "step_fgsm", metric = "error_rate" },
+        { as = "rate", name = "pgd", metric = "transfer_rate", sources = ["b"] },
+        { as = "rate5", name = "pgd", metric = "top5_transfer_rate", sources = ["b"] },
+        { as = "error5", name = "pgd", metric = "top5_error_rate", sources = ["b"] },
+    ]
+    eps = ["16/255"]
+    [models.b]
+    config = "plain.toml"
+    [[rows]]
+    name = "R"
+    model = "plain"
+    clean_top5 = 95.0
+    error = 60.0
+    rate = 50.0
+    rate5 = 40.0
+    error5 = 30.0
+    """
+COUNTED = {
+    "attack": "any",
+    "eps": 16 / 255,
+    "accuracy": 0.3,
+    "ci95": [0.2, 0.4],
+    "n": 80,
+    "top5": 0.9,
+    "transfer_rate": 0.75,
+    "kept": 20,
+    "top5_transfer_rate": 0.25,
+    "top5_kept": 8,
+}
+
+
+def wilson(p, n):
+    """The bounds in percent."""
+    z = 1.959964
+    middle, spread = p + z**2 / (2 * n), z * np.sqrt(p * (1 - p) / n + (z / n) ** 2 / 4)
+    return [100 * (middle + s * spread) / (1 + z**2 / n) for s in (-1, 1)]
+
+
+def test_every_metric_is_a_share_of_its_own_images(tmp_path):
+    table = tiny.read(tmp_path, MEASURES + tiny.MODELS)
+    made = outcome.compose(
+        table, table.rows, Models(), lambda *_: COUNTED, fraction=1.0
+    )
+    expected = {
+        "clean_top5": ("top5", 90.0, 80, None),
+        "error": ("error_rate", 70.0, 80, None),
+        "rate": ("transfer_rate", 75.0, 20, 20),
+        "rate5": ("top5_transfer_rate", 25.0, 8, 8),
+        "error5": ("top5_error_rate", 10.0, 80, None),
+    }
+    assert [cell["attack"] for cell in made["cells"]] == list(expected)
+    for cell in made["cells"]:
+        metric, percent, of, kept = expected[cell["attack"]]
+        assert (cell["metric"], cell["measured"]) == (metric, percent)
+        assert (cell["n"], cell.get("kept")) == (80, kept)
+        np.testing.assert_allclose(cell["ci95"], wilson(percent / 100, of), atol=0.006)
+    page = outcome.document(made)
+    assert (
+        ". Top-5 (the class is among the five of the largest logits), error rate "
+        "(what is not right), top-5 error rate (what is not right by top-5), transfer "
+        "rate (of images that a source gets right and that then fool it, those that "
+        "fool the model as well) and top-5 transfer rate (the same where right means "
+        "top-5) in percent; difference"
+    ) in page
+    assert "| R | published | 95.0 | 60.0 | 50.0 | 40.0 | 30.0 |" in page
+    assert " | measured | 90.0 | 70.0 | 75.0 | 25.0 | 10.0 |" in page
+    assert "top-5 clean | error rate error 16/255 | " in page
+
+
+def test_images_that_fool_no_source_have_no_rate(tmp_path):
+    table = tiny.read(tmp_path, MEASURES + tiny.MODELS)
+    nothing = COUNTED | {"transfer_rate": None, "kept": 0}
+    made = outcome.compose(
+        table, table.rows, Models(), lambda *_: nothing, fraction=1.0
+    )
+    none = next(cell for cell in made["cells"] if cell["attack"] == "rate")
+    assert (none["measured"], none["ci95"], none["n"]) == (None, None, 80)
+    assert none["kept"] == 0
+    assert [c["measured"] for c in made["cells"]] == [90.0, 70.0, None, 25.0, 10.0]
+
+
+def test_rates_of_folds_are_means(tmp_path):
+    """Of 70 and 80 per cent: sd = sqrt(2 * 5^2). 10 and 20 images are kept."""
+    folds = 'folds = ["adience_0", "adience_1"]'
+    table = tiny.read(tmp_path, folds + MEASURES + tiny.MODELS)
+
+    def found(cell, target, source):
+        rate, kept = {"adience_0": (0.7, 10), "adience_1": (0.8, 20)}[target.fold]
+        return COUNTED | {"transfer_rate": rate, "kept": kept}
+
+    made = outcome.compose(table, table.rows, Folds(), found, fraction=1.0)
+    rate = next(cell for cell in made["cells"] if cell["attack"] == "rate")
+    assert (rate["measured"], rate["measured_sd"]) == (75.0, 7.07)
+    assert (rate["n"], rate["kept"], rate["ci95"]) == (160, 30, None)
 
 
 # ---------------------------------------------------------------------------- as a text

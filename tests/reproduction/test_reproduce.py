@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from tests.reproduction import tiny
-from tfadv import config, predictor, run
+from tfadv import config, data, predictor, run
 from tfadv.attacks import Generator, StepFGSM
 from tfadv.data import Dataset, digits, pipeline
 from tfadv.data.adversarial import StoredImages
@@ -625,6 +626,358 @@ def test_a_cascade_is_trained_with_images_of_the_model_before(workdir):
     assert again == made
 
 
+# ------------------------------------------------------------ one-off, folds, partners
+
+
+ONE_OFF = """
+    title = "Nearly right"
+    attacks = [
+        { as = "fgs", name = "step_fgsm" },
+        { as = "fgs_one_off", name = "step_fgsm", metric = "one_off" },
+        { as = "from", name = "step_fgsm", sources = ["plain"], metric = "one_off" },
+    ]
+    eps = ["32/255"]
+    [[rows]]
+    name = "P"
+    model = "plain"
+    clean = 90
+    clean_one_off = 95
+    fgs = 20
+    fgs_one_off = 40
+    [[rows]]
+    name = "H"
+    model = "hard"
+    clean_one_off = 95
+    from = 50
+    """
+
+
+def test_one_off_is_counted_where_accuracy_is(workdir, monkeypatch):
+    """A digit has neighbours here: 3 is nearly 2 and 4, but 9 is not nearly 0."""
+    before = {p for p in workdir.rglob("measured/*")}
+    ordered = dataclasses.replace(data.DATASETS["digits"], ordered=True)
+    monkeypatch.setitem(data.DATASETS, "digits", ordered)
+    path = tiny.write(workdir.parent, ONE_OFF + tiny.MODELS, "near")
+    made, noted = tiny.reproduced(path, workdir)
+    assert noted["trained"] == []
+    # Of each model both metrics are one measurement: clean and attacked.
+    assert len({p for p in workdir.rglob("measured/*")} - before) == 4
+
+    get = named(workdir)
+    predict = {
+        name: predictor.load(get(name).path / "model.keras")
+        for name in ("plain", "hard")
+    }
+    images = digits.read("test").take(slice(30))
+    x, y = pipeline.to_float(images.x), images.y
+    x_adv = StepFGSM(eps=EPS[1])(predict["plain"], x, y)
+    expected = {}
+    for row, target, column, size, source, z in (
+        ("P", "plain", "clean", 0, None, x),
+        ("P", "plain", "fgs", 32, None, x_adv),
+        ("H", "hard", "clean", 0, None, x),
+        ("H", "hard", "from", 32, "plain", x_adv),
+    ):
+        off = np.abs(np.argmax(predict[target](z), axis=1) - y)
+        near = column if column == "from" else f"{column}_one_off"
+        expected[row, near, size, source] = round(100 * np.mean(off <= 1), 2)
+        if row == "P":
+            expected[row, column, size, source] = round(100 * np.mean(off == 0), 2)
+    assert {k: c["measured"] for k, c in cells(made).items()} == expected
+    assert expected["P", "fgs_one_off", 32, None] > expected["P", "fgs", 32, None]
+    metrics = {k[1]: c.get("metric") for k, c in cells(made).items()}
+    assert metrics == {
+        **dict.fromkeys(("clean", "fgs")),
+        **dict.fromkeys(("clean_one_off", "fgs_one_off", "from"), "one_off"),
+    }
+    again, _ = tiny.reproduced(path, workdir)
+    assert again == made
+
+
+def test_two_metrics_are_planned_once(tmp_path, monkeypatch):
+    ordered = dataclasses.replace(data.DATASETS["digits"], ordered=True)
+    monkeypatch.setitem(data.DATASETS, "digits", ordered)
+    found = [one for one in labels(tmp_path, ONE_OFF + tiny.MODELS) if "meas" in one]
+    assert found == [
+        "measuring plain, seed 1: clean",
+        "measuring plain, seed 1: fgs",
+        "measuring hard, seed 1: clean_one_off",
+        "measuring hard, seed 1: from crafted on plain",
+    ]
+
+
+def measurement(trainable, **what):
+    """The file of a measurement of step_fgsm."""
+    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+    return trainable.path / "measured" / f"step_fgsm_{digest[:10]}.json"
+
+
+def test_what_names_a_measurement(white):
+    """Data without an order: as it always was, so what people have is found again."""
+    plain = named(white[0])("plain")
+    what = {
+        "attack": repr(StepFGSM(eps=EPS[1])),
+        "eps": list(EPS),
+        "source": None,
+        "num_examples": 30,
+    }
+    assert measurement(plain, **what).is_file()
+
+
+TOP5 = """
+    title = "What Kurakin et al. count"
+    attacks = [
+        { as = "fgs", name = "step_fgsm" },
+        { as = "error", name = "step_fgsm", metric = "error_rate" },
+        { as = "fgs_top5", name = "step_fgsm", metric = "top5" },
+        { as = "rate", name = "step_fgsm", metric = "transfer_rate", SOURCES },
+        { as = "rate5", name = "step_fgsm", metric = "top5_transfer_rate", SOURCES },
+        { as = "error5", name = "step_fgsm", metric = "top5_error_rate", SOURCES },
+    ]
+    eps = ["32/255"]
+    [[rows]]
+    name = "P"
+    model = "plain"
+    clean = 78.4
+    clean_top5 = 94
+    fgs = 29.5
+    error = 70.5
+    fgs_top5 = 57.2
+    [[rows]]
+    name = "H"
+    model = "hard"
+    rate = [56, 100]
+    rate5 = [50, 100]
+    error5 = [28, nan]
+    """.replace("SOURCES", 'sources = ["plain", "hard"]')
+
+
+def test_top5_and_rates_are_those_of_the_saved_models(workdir):
+    before = {p for p in workdir.rglob("measured/*")}
+    path = tiny.write(workdir.parent, TOP5 + tiny.MODELS, "measures")
+    made, noted = tiny.reproduced(path, workdir)
+    assert noted["trained"] == []
+    # The plain model clean and attacked, the hard one on images of either.
+    new = {p for p in workdir.rglob("measured/*")} - before
+    assert len(new) == 4
+
+    get = named(workdir)
+    predict = {
+        name: predictor.load(get(name).path / "model.keras")
+        for name in ("plain", "hard")
+    }
+    images = digits.read("test").take(slice(30))
+    x, y = pipeline.to_float(images.x), images.y
+
+    def right(name, z, k):
+        """Fewer than k logits are larger than that of the class."""
+        logits = predict[name](z).numpy()
+        return (logits > logits[np.arange(30), y][:, None]).sum(axis=1) < k
+
+    crafted = {name: StepFGSM(eps=EPS[1])(predict[name], x, y) for name in predict}
+    hit = {k: right("plain", crafted["plain"], k) for k in (1, 5)}
+    shares = {
+        ("P", "clean", 0, None): right("plain", x, 1),
+        ("P", "clean_top5", 0, None): right("plain", x, 5),
+        ("P", "fgs", 32, None): hit[1],
+        ("P", "error", 32, None): ~hit[1],
+        ("P", "fgs_top5", 32, None): hit[5],
+        ("H", "error5", 32, "plain"): ~right("hard", crafted["plain"], 5),
+    }
+    for source, z in crafted.items():
+        for k, column in ((1, "rate"), (5, "rate5")):
+            kept = right(source, x, k) & ~right(source, z, k)
+            shares["H", column, 32, source] = ~right("hard", z, k)[kept]
+    expected = {place: 100 * share.mean() for place, share in shares.items()}
+    found = {k: c["measured"] for k, c in cells(made).items()}
+    assert found == pytest.approx(expected, abs=0.006)
+    for column in ("rate", "rate5"):
+        kept = len(shares["H", column, 32, "plain"])
+        assert cells(made)["H", column, 32, "plain"]["kept"] == kept > 0
+        # What fools the source fools the source.
+        assert expected["H", column, 32, "hard"] == 100
+    assert expected["P", "fgs_top5", 32, None] > expected["P", "fgs", 32, None]
+    again, _ = tiny.reproduced(path, workdir)
+    assert again == made
+
+    what = {
+        "attack": repr(StepFGSM(eps=EPS[1])),
+        "eps": [EPS[1]],
+        "source": None,
+        "num_examples": 30,
+    }
+    # A table that asks for top-5 has measurements of its own.
+    assert measurement(get("plain"), **what, top5=True) in new
+    assert not measurement(get("plain"), **what).exists()
+
+
+def test_five_classes_have_no_top5(tmp_path, monkeypatch):
+    five = dataclasses.replace(data.DATASETS["digits"], num_classes=5)
+    monkeypatch.setitem(data.DATASETS, "digits", five)
+    message = "'clean_top5' counts the five largest logits .*, and digits has 5 classes"
+    with pytest.raises(UsageError, match=f"row 'P': {message}: leave this column out"):
+        labels(tmp_path, TOP5 + tiny.MODELS)
+
+
+FOLDS = """
+    title = "Folds"
+    folds = ["adience_1", "adience_3"]
+    attacks = [
+        "step_fgsm",
+        { as = "from", name = "step_fgsm", sources = ["other"] },
+    ]
+    eps = ["16/255"]
+    [models.plain]
+    config = "faces.toml"
+    [models.other]
+    config = "faces.toml"
+    init = "begin"
+    seed = 2
+    [models.begin]
+    config = "faces.toml"
+    steps = 9
+    [[rows]]
+    name = "P"
+    model = "plain"
+    clean = 50
+    clean_one_off = 90
+    from = 40
+    """
+
+
+def test_every_fold_is_trained_and_measured_for_itself(tmp_path):
+    assert labels(tmp_path, FOLDS) == [
+        "training plain, seed 0, adience_1, 40 of 40 steps",
+        "training plain, seed 0, adience_3, 40 of 40 steps",
+        "measuring plain, seed 0, adience_1: clean",
+        "measuring plain, seed 0, adience_3: clean",
+        # A source is that of the fold.
+        "training begin, seed 2, adience_1, 9 of 9 steps",
+        "training other, seed 2, adience_1, 40 of 40 steps",
+        "measuring plain, seed 0, adience_1: from crafted on other",
+        "training begin, seed 2, adience_3, 9 of 9 steps",
+        "training other, seed 2, adience_3, 40 of 40 steps",
+        "measuring plain, seed 0, adience_3: from crafted on other",
+    ]
+
+
+def test_models_of_one_fold_are_open_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(reproduce, "open_model", lambda workdir, changes: workdir)
+    table = tiny.read(tmp_path, FOLDS)
+    models = Models(table, tmp_path / "work")
+    bench = reproduce.Bench(table, models, 30, 20, None)
+    plain, other = (
+        [models.get(name, fold=fold) for fold in table.folds]
+        for name in ("plain", "other")
+    )
+    for one in (plain[0], other[0], plain[0]):
+        assert bench._open(one) == one.path
+    assert list(bench._opened) == [plain[0].path, other[0].path]
+    assert bench._open(other[1]) == other[1].path
+    assert list(bench._opened) == [other[1].path]
+
+
+SATM = """
+    title = "Two networks"
+    attacks = [
+        { as = "fgs", name = "step_fgsm" },
+        { as = "fgs_from", name = "step_fgsm", sources = ["first", "second"] },
+    ]
+    eps = ["32/255"]
+    [models.first]
+    config = "satm.toml"
+    [models.second]
+    config = "satm.toml"
+    partner = 1
+    [models.after]
+    config = "ensemble.toml"
+    sources = ["second"]
+    [[rows]]
+    name = "Second"
+    model = "second"
+    clean = 90
+    fgs = 50
+    fgs_from = [60, nan]
+    [[rows]]
+    name = "First"
+    model = "first"
+    clean = 90
+    fgs_from = [nan, 60]
+    [[rows]]
+    name = "After"
+    model = "after"
+    clean = 90
+    """
+
+
+def test_networks_of_one_training_are_planned_once(tmp_path):
+    assert labels(tmp_path, SATM) == [
+        "training second, seed 0, 40 of 40 steps",
+        "measuring second, seed 0: clean",
+        "measuring second, seed 0: fgs",
+        "measuring first, seed 0: clean",
+        "training after, seed 0, 40 of 40 steps",
+        "measuring after, seed 0: clean",
+        "measuring second, seed 0: fgs_from crafted on first",
+        "measuring first, seed 0: fgs_from crafted on second",
+    ]
+
+
+def test_networks_of_one_training_are_trained_once(tmp_path):
+    path, workdir = tiny.write(tmp_path, SATM), tmp_path / "work"
+    made, noted = tiny.reproduced(path, workdir)
+    get = named(workdir, SATM, tmp_path)
+    first, second, after = (get(name) for name in ("first", "second", "after"))
+    assert noted["trained"] == [first.path.name, after.path.name]
+    written = read_json(after.path / "config.json", "the configuration")
+    assert written["sources"]["paths"] == [str(second.path)]
+
+    predict = {
+        name: predictor.load(get(name).path / "model.keras")
+        for name in ("first", "second", "after")
+    }
+    images = digits.read("test").take(slice(30))
+    x, y = pipeline.to_float(images.x), images.y
+
+    def percent(target, source):
+        z = StepFGSM(eps=EPS[1])(predict[source], x, y) if source else x
+        right = np.argmax(predict[target](z), axis=1) == y
+        return round(100 * right.mean(), 2)
+
+    expected = {
+        ("Second", "clean", 0, None): percent("second", None),
+        ("Second", "fgs", 32, None): percent("second", "second"),
+        ("Second", "fgs_from", 32, "first"): percent("second", "first"),
+        ("First", "clean", 0, None): percent("first", None),
+        ("First", "fgs_from", 32, "second"): percent("first", "second"),
+        ("After", "clean", 0, None): percent("after", None),
+    }
+    assert {k: c["measured"] for k, c in cells(made).items()} == expected
+    # They would tell the networks apart.
+    assert expected["First", "clean", 0, None] != expected["Second", "clean", 0, None]
+    assert {p.parent.parent.name for p in workdir.rglob("measured/*")} == {
+        *(first.path.name, "1", after.path.name)
+    }
+    again, noted = tiny.reproduced(path, workdir)
+    assert (again, noted["trained"]) == (made, [])
+
+
+def test_what_a_training_of_several_networks_costs(tmp_path):
+    """Layers times places: 64 places, 20 layers where a network does not say how many,
+    and 8 of the partner."""
+    text = SATM.replace(
+        "partner = 1",
+        "partner = 1\nset = ['partners.models="
+        '[{ name = "resnet_cifar", depth = 8 }]\']',
+    )
+    get = named(tmp_path / "work", text, tmp_path)
+    first, second = get("first"), get("second")
+    assert (reproduce._size(first), reproduce._size(second)) == (64 * 20, 64 * 8)
+    assert reproduce._cost_of_training(first) == 64 * (20 + 20)
+    assert reproduce._cost_of_training(second) == 64 * (20 + 8)
+    assert reproduce._cost_of_training(get("after")) == 64 * 20
+
+
 # ------------------------------------------------------------------------ interruptions
 
 
@@ -767,6 +1120,19 @@ CROPPED = """
         (WHITE.replace("step_fgsm", "step_fsgm"), {}, "attack 'step_fsgm'; did you"),
         (WHITE.replace('"32/255"', "32"), {}, r"received 32. Write '32/255'\?"),
         (WHITE + CROPPED, {}, "'plain' takes digits 8x8x1, 'cropped' takes .* 6x6x1"),
+        (
+            *(WHITE.replace("clean = 95.0", "clean_one_off = 95.0"), {}),
+            "tiny, row 'Hard, trained': 'clean_one_off' counts .* digits have no order",
+        ),
+        (
+            *('folds = ["digits", "adience_1"]' + WHITE, {}),
+            "`folds` must be parts of one data set; received digits, adience_1, which",
+        ),
+        # The smallest fold has 2,975.
+        (
+            *('folds = ["adience_0", "adience_3"]' + WHITE, {"num_examples": 2976}),
+            "`num_examples` must be at most the 2975 test images; received 2976",
+        ),
         (
             *(WHITE.replace('"hard.toml"', '"hard.toml"\nset = ["defense.k=17"]'), {}),
             "hard.toml .*17",

@@ -6,6 +6,7 @@ import textwrap
 import pytest
 
 from tests.reproduction import tiny
+from tfadv import experiment
 from tfadv.errors import UsageError
 from tfadv.reproduction import tables
 from tfadv.reproduction.models import Models
@@ -17,7 +18,10 @@ WANG = [
     *(f"wang2019_table{number}" for number in (1, 2, 3, 5, 6, 7)),
     *(f"wang2019_table4_{data}" for data in ("mnist", "svhn", "cifar10")),
 ]
-ALL = [*NA2018, *E2SAD, "e2sad2019_table3_literal", *WANG]
+LIAO = [f"liao2018_table{number}" for number in range(1, 8)]
+OURS = ["e2sad2019_table3_literal", "wang2019_table1_narrow"]
+OURS += ["liao2018_mnist", "liao2018_cifar10"]
+ALL = [*NA2018, *E2SAD, *WANG, *LIAO, *OURS]
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +226,107 @@ def test_numbers_that_the_paper_of_wang_repeats(published):
     assert of_row("6", "autoencoder, 64 filters (G1)") == without_c
 
 
+# Pixels of 255: n/256 is n after rounding, 0.3 is 76.5.
+@pytest.mark.parametrize(
+    ("table", "row", "attack", "eps", "source", "number"),
+    [
+        (1, "VGG16-Face", "clean", 0, None, 56.73),
+        (1, "VGG16-Face", "r_fgsm", 32, None, 3.95),
+        (1, "ResNet50-Face", "r_fgsm", 4, None, 21.8),
+        (1, "ResNet50-Face", "r_fgsm", 16, None, 8.79),
+        (2, "VGG16-Face", "r_fgsm_one_off", 16, None, 13.90),
+        (2, "VGG16-Face, SATM", "r_fgsm", 16, None, 7.22),
+        (2, "ResNet50-Face", "r_fgsm", 16, None, 8.79),
+        (2, "ResNet50-Face, SATM", "r_fgsm_one_off", 16, None, 29.89),
+        # Before and after SATM.
+        (3, "InceptionV3", "r_fgsm_from", 16, "vgg", 14.49),
+        (3, "InceptionV3", "r_fgsm_from", 16, "resnet_satm", 19.67),
+        (3, "InceptionV3", "r_fgsm_from_one_off", 16, "vgg_satm", 47.60),
+        (3, "InceptionV3", "r_fgsm_from_one_off", 16, "resnet", 58.81),
+        (4, "VGG16-Face", "r_fgsm_from", 16, "resnet", 35.39),
+        (4, "VGG16-Face, SATM", "r_fgsm_from_one_off", 16, "resnet_satm", 88.55),
+        (4, "VGG16-Face, SATM", "clean", 0, None, 56.29),
+        (4, "ResNet50-Face", "r_fgsm_from_one_off", 16, "vgg", 36.16),
+        (4, "ResNet50-Face, SATM", "r_fgsm_from", 16, "vgg_satm", 43.25),
+        (4, "ResNet50-Face, SATM", "clean", 0, None, 51.77),
+        (5, "VGG16-Face, undefended", "r_fgsm_from", 16, "resnet101", 31.29),
+        (5, "VGG16-Face, ensemble", "r_fgsm_from_one_off", 16, "resnet101", 68.04),
+        (5, "VGG16-Face, SATM", "r_fgsm_far_from", 32, "inception_resnet_v2", 42.59),
+        (5, "ResNet50-Face, undefended", "r_fgsm_from", 16, "resnet101", 22.59),
+        (
+            *(5, "ResNet50-Face, ensemble", "r_fgsm_far_from_one_off"),
+            *(32, "inception_resnet_v2", 78.62),
+        ),
+        (5, "ResNet50-Face, SATM", "r_fgsm_from_one_off", 16, "resnet101", 58.27),
+        (6, "with VGG16-Face", "r_fgsm_far_from", 32, "inception_resnet_v2", 48.26),
+        (6, "with ResNet50-Img", "r_fgsm_from", 16, "resnet101", 31.61),
+        (
+            *(6, "with ResNet50-Img", "r_fgsm_far_from_one_off"),
+            *(32, "inception_resnet_v2", 77.54),
+        ),
+        # The paper prints errors, 5.2 and 5.6.
+        (7, "Ensemble", "r_fgsm_from", 76, "C", 100 - 5.2),
+        (7, "SATM", "r_fgsm_from", 76, "D", 100 - 5.6),
+    ],
+)
+def test_a_number_of_liao_is_where_the_paper_has_it(
+    published, table, row, attack, eps, source, number
+):
+    found, deviation = published[f"liao2018_table{table}"][row, attack, eps, source]
+    assert found == pytest.approx(number) and deviation is None
+
+
+def test_no_cell_of_liao_is_missing(published):
+    """Rows times columns; both rates from table 2 on, clean in 1 and 4."""
+    counts = [len(published[name]) for name in LIAO]
+    assert counts == [2 * 5, 4 * 2, 4 * 2, 4 * 3, 6 * 4, 2 * 4, 2 * 2]
+    for name in LIAO:
+        assert all(number is not None for number, _ in published[name].values())
+
+
+def test_the_faces_of_liao_are_means_over_five_folds():
+    five = tuple(f"adience_{fold}" for fold in range(5))
+    folds = [tables.read(ROOT / f"{name}.toml").folds for name in LIAO]
+    assert folds == [five] * 6 + [()]
+
+
+def test_numbers_that_the_paper_of_liao_repeats(published):
+    """The white box before SATM, and ResNet50-Face trained with VGG16-Face."""
+    one, two, five, six = (published[LIAO[i]] for i in (0, 1, 4, 5))
+    for row in ("VGG16-Face", "ResNet50-Face"):
+        assert two[row, "r_fgsm", 16, None] == one[row, "r_fgsm", 16, None]
+    with_vgg = {k[1:]: v for k, v in six.items() if k[0] == "with VGG16-Face"}
+    trained = {k[1:]: v for k, v in five.items() if k[0] == "ResNet50-Face, SATM"}
+    assert with_vgg == trained
+
+
+@pytest.mark.parametrize(
+    ("name", "networks", "held_out"),
+    [
+        ("mnist", ("A", "B"), ["C", "D"]),
+        ("cifar10", ("vgg", "resnet"), ["wang", "lenet"]),
+    ],
+)
+def test_who_attacks_whom_in_the_tables_of_satm_that_are_ours(name, networks, held_out):
+    """The other one, as clean training left it and as the same training does."""
+    table = tables.read(ROOT / f"liao2018_{name}.toml")
+    kinds = ["", "_ensemble", "_satm", "_satm_no_da"]
+    assert [row.model for row in table.rows] == [n + k for n in networks for k in kinds]
+    for i, row in enumerate(table.rows):
+        other, kind = networks[i < len(kinds)], kinds[i % len(kinds)]
+        sources = {}
+        for cell in row.cells:
+            sources.setdefault(cell.attack, []).append(cell.source)
+            assert cell.published is None
+        assert row.seeds == 3
+        assert sources.pop("r_fgsm_from") == list(dict.fromkeys([other, other + kind]))
+        of_held_out = [key for key in sources if key.endswith("_held_out")]
+        assert len(of_held_out) == 2
+        assert all(sources.pop(key) == held_out for key in of_held_out)
+        assert sources.keys() > {"clean", "r_fgsm", "pgd"}
+        assert all(value == [None] for value in sources.values())
+
+
 def test_numbers_with_their_deviation(published):
     cells = published["na2018_table3"]
     assert cells["Kurakin's", "step_ll", 16, None] == (84.6, 2.89)
@@ -259,7 +364,7 @@ def test_every_model_of_a_table_can_be_had(name, tmp_path):
     for fraction in (1.0, 0.01):
         models = Models(table, tmp_path, fraction=fraction)
         for row in table.rows:
-            assert len(models.of_row(row)) == (row.seeds or 1)
+            assert len(models.of_row(row)) == (row.seeds or len(table.folds) or 1)
         for model in table.models:
             found = models.get(model)
             assert found.seed == table.models[model].seed
@@ -273,6 +378,10 @@ def test_every_configuration_of_the_tables_can_be_made(tmp_path):
         for model in table.models:
             found = Models(table, tmp_path).get(model)
             exp = found.experiment
+            if exp.config["data"]["name"].startswith("adience"):
+                # At 224 they are of half a gigabyte; 75 is the least of Inception.
+                small = found.tables.merged({"data": {"crop": 75}}, "the test")
+                exp = experiment.build(small)
             file = pathlib.Path(table.models[model].config).resolve()
             generator = exp.config.get("generator") or {}
             kind = (file, str(exp.attack), generator.get("name"))
@@ -288,7 +397,9 @@ def test_every_configuration_of_the_tables_can_be_made(tmp_path):
     # images that are standardised before.
     # Wang & Yu: 4 on each of three data sets, 3 on CIFAR-100; on CIFAR-10 generators
     # against A, and these and the adversarial network with two other generators.
-    assert (len(networks), len(made)) == (5 + 4, 28 + 20)
+    # Liao: six networks of faces, two ensembles and two pairs; on MNIST four, two
+    # ensembles and two pairs, and the same on CIFAR-10.
+    assert (len(networks), len(made)) == (5 + 4 + 6 + 2 * 4, 28 + 20 + 10 + 2 * 8)
 
 
 # --------------------------------------------------------------------- reading a table
@@ -340,6 +451,8 @@ def test_what_a_file_says(tmp_path):
     hard = table.models["hard"]
     assert (hard.init, hard.seed, hard.set) == ("start", 4, ("defense.k=4",))
     assert table.models["cascade"].stored == "hard"
+    assert (hard.partner, table.folds) == (None, ())
+    assert {cell.metric for row in table.rows for cell in row.cells} == {"accuracy"}
     first, second = table.rows
     assert (first.name, first.model, first.seeds, first.note) == (
         *("First", "hard", None),
@@ -384,6 +497,30 @@ def test_lists_of_a_black_box_table_are_over_its_sources(tmp_path):
         ("clean", 0.0, None, 90.0),
         ("step_fgsm", 16 / 255, "hard", 40.0),
     ]
+
+
+def test_what_is_measured_though_nothing_is_published(tmp_path):
+    asked = BLACK.replace("[nan, 40.0]", '["?", 40.0]').replace("90.0", '"?"')
+    assert asked.count("?") == 2
+    (row,) = tiny.read(tmp_path, asked + tiny.MODELS).rows
+    assert [(c.attack, c.source, c.published) for c in row.cells] == [
+        ("clean", None, None),
+        ("step_fgsm", "plain", None),
+        ("step_fgsm", "hard", 40.0),
+    ]
+
+
+@pytest.mark.parametrize("value", ['["??", 1]', '["?"]', '["nan", 1]', '"?"'])
+def test_what_is_no_number_and_not_asked_for(tmp_path, value):
+    text = BLACK.replace("[nan, 40.0]", value) + tiny.MODELS
+    with pytest.raises(UsageError, match=r"expected 2 numbers or '\?'; received"):
+        tiny.read(tmp_path, text)
+
+
+def test_a_deviation_is_a_number(tmp_path):
+    text = BLACK.replace("90.0", '90.0\n    seeds = 2\n    sd = { clean = "?" }')
+    with pytest.raises(UsageError, match=r"sd clean: expected 1 numbers; received"):
+        tiny.read(tmp_path, text + tiny.MODELS)
 
 
 def test_an_attack_may_have_sizes_of_its_own(tmp_path):
@@ -463,6 +600,127 @@ def test_an_attack_without_sources_in_a_black_box_table(tmp_path):
     ]
 
 
+FOLDS = """
+    title = "Two folds, two metrics"
+    folds = ["adience_1", "adience_0"]
+    attacks = [
+        { as = "fgs", name = "step_fgsm" },
+        { as = "fgs_one_off", name = "step_fgsm", metric = "one_off" },
+        { as = "pgd_from", name = "pgd", sources = ["b"] },
+        { as = "pgd_from_one_off", name = "pgd", sources = ["b"], metric = "one_off" },
+    ]
+    eps = ["16/256"]
+    [models.a]
+    config = "satm.toml"
+    [models.b]
+    config = "satm.toml"
+    partner = 1
+    [[rows]]
+    name = "A"
+    model = "a"
+    clean = 50.0
+    clean_one_off = 90.0
+    fgs = nan
+    fgs_one_off = 13.9
+    pgd_from = 35.39
+    pgd_from_one_off = 66.99
+    sd = { clean = 5.0, fgs_one_off = 2.5 }
+    """
+
+
+def test_folds_metrics_and_partners(tmp_path):
+    table = tiny.read(tmp_path, FOLDS)
+    assert table.folds == ("adience_1", "adience_0")
+    assert [table.models[name].partner for name in "ab"] == [None, 1]
+    # What is counted is no argument of the attack.
+    names = ("step_fgsm", "step_fgsm", "pgd", "pgd")
+    assert list(table.attacks.values()) == [{"name": name} for name in names]
+    (row,) = table.rows
+    found = [
+        (c.attack, c.metric, c.eps, c.source, c.published, c.published_sd)
+        for c in row.cells
+    ]
+    assert found == [
+        ("clean", "accuracy", 0.0, None, 50.0, 5.0),
+        ("clean_one_off", "one_off", 0.0, None, 90.0, None),
+        ("fgs", "accuracy", 0.0625, None, None, None),
+        ("fgs_one_off", "one_off", 0.0625, None, 13.9, 2.5),
+        ("pgd_from", "accuracy", 0.0625, "b", 35.39, None),
+        ("pgd_from_one_off", "one_off", 0.0625, "b", 66.99, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("column", "metric", "black_box", "printed"),
+    [
+        ("fgs", "accuracy", False, "fgs"),
+        ("fgs", "one_off", False, "one-off fgs"),
+        ("fgs_one_off", "one_off", False, "one-off fgs"),
+        ("fgs_from", "accuracy", True, "fgs"),
+        ("fgs_from_one_off", "one_off", True, "one-off fgs"),
+        ("clean_one_off", "one_off", False, "one-off clean"),
+        ("clean_top5", "top5", False, "top-5 clean"),
+        ("fgs_top5", "top5", False, "top-5 fgs"),
+        ("fgs_from_top5", "top5", True, "top-5 fgs"),
+        ("fgs_from_error_rate", "error_rate", True, "error rate fgs"),
+        ("fgs_top5_error_rate", "top5_error_rate", False, "top-5 error rate fgs"),
+        ("fgs_from", "transfer_rate", True, "transfer rate fgs"),
+        (
+            *("fgs_from_top5_transfer_rate", "top5_transfer_rate", True),
+            "top-5 transfer rate fgs",
+        ),
+        # Endings of names that mean nothing there.
+        ("fgs_accuracy", "accuracy", False, "fgs_accuracy"),
+        ("fgs_top5", "error_rate", False, "error rate fgs_top5"),
+        ("fgs_from", "accuracy", False, "fgs_from"),
+        ("far_from_one_off", "one_off", False, "one-off far_from"),
+        ("fgs_one_off", "accuracy", False, "fgs_one_off"),
+    ],
+)
+def test_how_a_column_is_printed(column, metric, black_box, printed):
+    assert tables.heading(column, metric, black_box=black_box) == printed
+
+
+MEASURES = """
+    title = "What Kurakin et al. count"
+    attacks = [
+        { as = "fgs", name = "step_fgsm", metric = "error_rate" },
+        { as = "fgs_top5", name = "step_fgsm", metric = "top5" },
+        { as = "rate", name = "pgd", sources = ["b"], metric = "transfer_rate" },
+        { as = "rate5", name = "pgd", sources = ["b"], metric = "top5_transfer_rate" },
+        { as = "error5", name = "pgd", sources = ["b"], metric = "top5_error_rate" },
+    ]
+    eps = ["16/256"]
+    [models.a]
+    config = "plain.toml"
+    [models.b]
+    config = "plain.toml"
+    seed = 1
+    [[rows]]
+    name = "A"
+    model = "a"
+    clean_top5 = 94.0
+    fgs = 65
+    fgs_top5 = 57.2
+    rate = 56
+    rate5 = 50
+    error5 = 28
+    """
+
+
+def test_what_kurakin_et_al_count(tmp_path):
+    (row,) = tiny.read(tmp_path, MEASURES).rows
+    found = [(c.attack, c.metric, c.source, c.published) for c in row.cells]
+    assert found == [
+        ("clean_top5", "top5", None, 94.0),
+        ("fgs", "error_rate", None, 65.0),
+        ("fgs_top5", "top5", None, 57.2),
+        ("rate", "transfer_rate", "b", 56.0),
+        ("rate5", "top5_transfer_rate", "b", 50.0),
+        ("error5", "top5_error_rate", "b", 28.0),
+    ]
+
+
 def test_models_may_come_from_another_file(tmp_path):
     (tmp_path / "models").mkdir()
     shared = textwrap.dedent(tiny.MODELS).replace('config = "', 'config = "../')
@@ -525,6 +783,15 @@ ONE_EPS = 'eps = ["16/255"]\n'
         ("eps", ONE_EPS + "sources = ['m', 'm']", "`sources` must differ; 'm'"),
         ("eps", ONE_EPS + "sources = ['n']", "sources: unknown model 'n'"),
         ("eps", GOOD["eps"] + "\nsources = ['m']", "has one eps; received 2"),
+        (
+            "title",
+            GOOD["title"] + "\nfolds = 5",
+            r"folds\[0\]: expected str, received 5",
+        ),
+        (
+            *("title", GOOD["title"] + "\nfolds = ['f', 'g', 'f']"),
+            "`folds` must differ; 'f' is there twice",
+        ),
         ("row", "rows = []", "`rows` must hold at least one"),
         ("row", "rows = [1]", r"rows\[0\]: expected dict, received 1"),
         ("row", "", "missing key 'rows'"),
@@ -569,12 +836,39 @@ ONE_EPS = 'eps = ["16/255"]\n'
             *("attacks", "attacks = [{ name = 'pgd', sources = 5 }]"),
             r"pgd sources\[0\]: expected str, received 5",
         ),
+        (
+            *("attacks", "attacks = [{ as = 'clean_one_off', name = 'pgd' }]"),
+            "no column can have the name 'clean_one_off'",
+        ),
+        (
+            *("attacks", "attacks = [{ name = 'pgd', metric = 'one-off' }]"),
+            "pgd metric: 'one-off' is none of 'accuracy', .*; did you mean 'one_off'",
+        ),
+        (
+            *("attacks", "attacks = [{ name = 'pgd', metric = 'transfer_rate' }]"),
+            "pgd: 'transfer_rate' is of images made for other models, and this column",
+        ),
+        (
+            *("attacks", "attacks = [{ name = 'pgd', metric = 'top5_transfer_rate' }]"),
+            "no `sources`: name them, or count 'error_rate'",
+        ),
+        (
+            *("attacks", "attacks = [{ as = 'clean_top5', name = 'pgd' }]"),
+            "no column can have the name 'clean_top5'",
+        ),
+        # Both would be printed as "one-off pgd".
+        (
+            "attacks",
+            "attacks = [{ name = 'pgd', metric = 'one_off' },"
+            " { as = 'pgd_one_off', name = 'pgd', metric = 'one_off' }]",
+            "attacks: columns as they are printed must differ; 'one-off pgd' is",
+        ),
         # Both would be printed as "pgd 0.1 from m".
         (
             "attacks",
             "attacks = [{ name = 'pgd', sources = ['m'], eps = [0.1] },"
             " { as = 'pgd_from', name = 'pgd', sources = ['m'], eps = [0.1] }]",
-            "black-box columns without `_from` must differ; 'pgd' is there twice",
+            "black-box columns as they are printed must differ; 'pgd' is there twice",
         ),
         # Models.
         ("models", "", "unknown model 'm'"),
@@ -583,6 +877,8 @@ ONE_EPS = 'eps = ["16/255"]\n'
         ("models", '[models.m]\nconfig = "n.toml"', "no configuration file .*n.toml"),
         ("models", MODEL + "\nsteps = 0", "`steps` must be at least 1; received 0"),
         ("models", MODEL + "\nseed = -1", "`seed` must be at least 0; received -1"),
+        ("models", MODEL + "\npartner = 0", "`partner` must be at least 1; received 0"),
+        ("models", MODEL + "\npartner = 'b'", "partner: expected int, received 'b'"),
         ("models", MODEL + "\nseeds = 2", "unknown key 'seeds'; did you mean 'seed'"),
         ("models", MODEL + "\ninit = 'n'", r"\[models.m\] init: unknown model 'n'"),
         ("models", MODEL + "\nstored = 'n'", r"\[models.m\] stored: unknown model"),
@@ -602,9 +898,13 @@ ONE_EPS = 'eps = ["16/255"]\n'
         ("row", ROW + "\nstep_lll = [1, 2]", "'step_lll'; did you mean 'step_ll'"),
         ("row", f"{ROW}\n{ROW}", "the names of rows must differ; 'R' is there twice"),
         ("row", '[[rows]]\nname = "R"\nmodel = "m"', "no number in any of clean,"),
-        ("row", ROW + "\npgd = [1]", r"pgd: expected 2 numbers; received \[1\]"),
+        (
+            "row",
+            ROW + "\npgd = [1]",
+            r"pgd: expected 2 numbers or '\?'; received \[1\]",
+        ),
         ("row", ROW + "\npgd = [1, 2, 3]", "pgd: expected 2 numbers"),
-        ("row", ROW + "\npgd = 1", "pgd: expected 2 numbers; received 1"),
+        ("row", ROW + "\npgd = 1", r"pgd: expected 2 numbers or '\?'; received 1"),
         ("row", ROW + "\npgd = [1, true]", "pgd: expected 2 numbers"),
         ("row", ROW + '\npgd = [1, "2"]', "pgd: expected 2 numbers"),
         ("row", ROW + "\npgd = [1, 101]", "pgd: expected percent, 0 to 100"),
@@ -613,7 +913,11 @@ ONE_EPS = 'eps = ["16/255"]\n'
         ("row", ROW.replace("90", "[90, 91]"), "clean: expected 1 numbers"),
         ("row", ROW + "\nseeds = 0", "`seeds` must be at least 1; received 0"),
         ("row", ROW + "\nseeds = true", "seeds: expected int, received True"),
-        ("row", ROW + "\nsd = { clean = 1 }", "`sd` is over seeds"),
+        ("row", ROW + "\nsd = { clean = 1 }", "`sd` is over seeds or folds; say how"),
+        (
+            *("row", 'folds = ["f"]\n' + ROW + "\nseeds = 2"),
+            "1: `seeds` and the table's `folds` are two kinds of mean",
+        ),
         ("row", ROW + "\nseeds = 2\nsd = 3", "sd: expected dict, received 3"),
         ("row", ROW + "\nseeds = 2\nsd = { pgd = [1, 2] }", "sd: unknown key 'pgd'"),
         (

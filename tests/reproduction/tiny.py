@@ -56,6 +56,41 @@ CONFIGS = {
         name = "g1"
         k = 2
         """,
+    # Two networks, trained together.
+    "satm": """
+        base = "plain.toml"
+        [partners]
+        models = [{ name = "small_cnn", width = 2 }]
+        [attack]
+        name = "step_fgsm"
+        eps = "32/255"
+        [defense]
+        name = "satm"
+        domain_weights = [0.0]
+        """,
+    "satm_from": """
+        base = "satm.toml"
+        [sources]
+        configs = ["plain.toml", "plain.toml"]
+        """,
+    # What needs a finished network of any kind.
+    "ensemble": """
+        base = "plain.toml"
+        [attack]
+        name = "step_fgsm"
+        eps = "32/255"
+        [defense]
+        name = "ensemble"
+        [sources]
+        configs = ["plain.toml"]
+        """,
+    "faces": """
+        base = "plain.toml"
+        [data]
+        name = "adience_4"
+        crop = 32
+        flip = true
+        """,
 }
 
 # Two models that go on from the same ten steps.

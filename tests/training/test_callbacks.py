@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfadv import attacks, optimizers
 from tfadv.defenses import Kurakin, Standard
-from tfadv.training import Progress, Summaries, callbacks, train
+from tfadv.training import Checkpoints, Progress, Summaries, callbacks, train
 
 # Logits [0, 3 a - 4 b] of images (a, b): class 1 for (1, 0), class 0 for the others.
 X = np.array([[1, 0], [0, 1], [0.5, 0.5]], np.float32).reshape(3, 1, 2, 1)
@@ -212,3 +212,73 @@ def test_progress_on_a_terminal_is_a_bar(monkeypatch, capsys):
     shown = capsys.readouterr().out
     assert "3/3" in shown
     assert "accuracy: 0.6667" in shown
+
+
+def stopping(defense, losses, *, every=1):
+    """An `EarlyStopping` of patience 2, and a list of the steps that it measures at.
+
+    The losses are those it finds, one after the other.
+    """
+    left, measured = list(losses), []
+
+    def validation_loss(x, y):
+        def take():
+            measured.append(int(defense.optimizer.iterations.numpy()))
+            return np.float32(left.pop(0))
+
+        return tf.py_function(take, [], tf.float32)
+
+    defense.validation_loss = validation_loss
+    return callbacks.EarlyStopping(X, Y, patience=2, every=every), measured
+
+
+def steps_of(defense):
+    return int(defense.optimizer.iterations.numpy())
+
+
+def test_early_stopping_waits_for_a_lower_loss():
+    """1 is no lower than 1: the second measurement without a fall is that of step 6."""
+    defense = make()
+    shown, measured = stopping(defense, [3, 2, 2.5, 1, 2, 1, 0])
+    run(defense, shown, steps=10)
+    assert measured == [1, 2, 3, 4, 5, 6]
+    assert steps_of(defense) == 6
+
+
+def test_early_stopping_measures_every_so_many_steps():
+    defense = make()
+    shown, measured = stopping(defense, [1, 1, 1], every=3)
+    run(defense, shown, steps=20)
+    assert measured == [3, 6, 9]
+    assert steps_of(defense) == 9
+
+
+def test_a_resumed_run_stops_where_it_would_have_stopped(tmp_path):
+    """Measured 3, 2, 2 before, and 2.5 after the restart: the second without a fall."""
+
+    def resumed(losses, steps):
+        defense = make()
+        shown, measured = stopping(defense, losses)
+        states = {"early_stopping": shown.state}
+        kept = Checkpoints(tmp_path, defense, states)
+        data = tf.data.Dataset.from_tensors((X, Y)).repeat()
+        train(
+            defense,
+            lambda start: data.skip(start),
+            steps=steps,
+            steps_per_epoch=100,
+            checkpoints=kept,
+            callbacks=[shown],
+        )
+        return steps_of(defense), measured
+
+    assert resumed([3, 2, 2], steps=3) == (3, [1, 2, 3])
+    assert resumed([2.5, 0], steps=10) == (4, [4])
+    # And once more, where it had stopped already.
+    assert resumed([0], steps=10) == (4, [])
+
+
+def test_what_early_stopping_watches_is_the_clean_loss():
+    """Logits [0, 3], [0, -4], [0, -0.5] and labels 1, 1, 0."""
+    expected = np.mean([np.log1p(np.exp(-m)) for m in (3, -4, 0.5)])
+    assert float(make().validation_loss(X, Y)) == pytest.approx(expected)

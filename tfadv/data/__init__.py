@@ -1,11 +1,12 @@
 """Data: float32 [n, h, w, c] in [0, 1] by the time a model sees them.
 
-Images are in memory, or in files of which a batch at a time is read (`ImageFiles`).
+Images are in memory, or on disk, of which a batch at a time is read (`ImagesOnDisk`).
 `DATASETS` maps a name to a `Source` (its shape and classes, known before anything is
 read); `Data` reads it and cuts it into what is trained on, watched and tested.
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 import tensorflow as tf
@@ -15,6 +16,9 @@ from tfadv.data.adience import ADIENCE
 from tfadv.data.augment import Augment
 from tfadv.data.digits import DIGITS
 from tfadv.data.files import ImageFiles
+from tfadv.data.imagenet import IMAGENET
+from tfadv.data.inception import Inception
+from tfadv.data.on_disk import ImagesOnDisk, middle_square
 from tfadv.data.pipeline import to_float
 from tfadv.data.source import Images, Source
 from tfadv.data.standardization import standardize
@@ -26,11 +30,14 @@ DATASETS = {
     "cifar10": CIFAR10,
     "cifar100": CIFAR100,
     "svhn_cropped": SVHN_CROPPED,
+    **IMAGENET,
     **ADIENCE,
 }
+# What `[data] preprocess` may say.
+PREPROCESSING = {"inception": Inception}
 
 # The keys of `[data]` that decide which images a model takes.
-SHAPING = ("name", "crop", "standardize")
+SHAPING = ("name", "crop", "standardize", "size", "preprocess")
 
 
 def get(name):
@@ -55,10 +62,17 @@ class Dataset:
             in [-1, 1], in place of its pixels, before any crop (so that `pad` adds
             s = -1). An eps then is half of one in units of s, in results and curves as
             well.
+        size: side of the square that images become where the data set has them in
+            different sizes, or `preprocess` is given; None otherwise. Without
+            `preprocess` it is `middle_square` of each.
+        preprocess: `"inception"` for `Inception` in place of `crop`, `pad` and `flip`,
+            or None.
 
     Raises:
         ValueError: a crop larger than the image; a holdout that leaves nothing; more
-            `extra` images than there are; `standardize` of images that stay on disk.
+            `extra` images than there are; `standardize` of images that stay on disk; a
+            `size` that is missing or of no use; `preprocess` of images without colours,
+            or beside a key that it takes the place of.
         RunError: when read, a holdout that leaves nothing of what is there.
     """
 
@@ -69,9 +83,11 @@ class Dataset:
     holdout: int = 0
     extra: int = 0
     standardize: bool = False
+    size: int | None = None
+    preprocess: str | None = None
 
     def __post_init__(self):
-        self.augment.output_shape(self.source.image_shape)
+        self._check_shape()
         if not 0 <= self.holdout < self.source.sizes["train"]:
             raise ValueError(
                 f"`holdout` must be from 0 to {self.source.sizes['train'] - 1}; "
@@ -94,14 +110,55 @@ class Dataset:
                 "by batch; received True: use a network that standardises them itself"
             )
 
+    def _check_shape(self):
+        """ValueError where images cannot get the shape that is asked for."""
+        if self.preprocess is not None:
+            errors.lookup(PREPROCESSING, self.preprocess, "`preprocess`")
+            replaced = {"crop": None, "pad": 0, "flip": False, "standardize": False}
+            for key, without in replaced.items():
+                if getattr(self, key) != without:
+                    raise ValueError(
+                        f"`{key}` must be left out beside `preprocess`, which does all "
+                        f"that is done to images; received {getattr(self, key)}"
+                    )
+        needed = self.preprocess is not None or self._sizes_differ
+        if needed and self.size is None:
+            raise ValueError(
+                "`size`, the side of the images that models take, must be given with "
+                "`preprocess` and where the images of a data set differ in size"
+            )
+        if not needed and self.size is not None:
+            h, w, _ = self.source.image_shape
+            raise ValueError(
+                f"`size` must be left out where all images have {h} x {w} pixels; "
+                f"received {self.size}: use `crop`"
+            )
+        if needed and self.size < 1:
+            raise ValueError(f"`size` must be at least 1; received {self.size}")
+        self.augment.output_shape(self._shape_read)
+
+    @property
+    def _sizes_differ(self):
+        return None in self.source.image_shape
+
+    @property
+    def _shape_read(self):
+        """(h, w, c) of the images that are read."""
+        if self._sizes_differ and not self.preprocess:
+            return (self.size, self.size, self.source.image_shape[2])
+        return self.source.image_shape
+
     @property
     def augment(self):
+        """`Augment`, or what `preprocess` names."""
+        if self.preprocess:
+            return PREPROCESSING[self.preprocess](size=self.size)
         return Augment(crop=self.crop, pad=self.pad, flip=self.flip)
 
     @property
     def image_shape(self):
         """(h, w, c) that the model sees."""
-        return self.augment.output_shape(self.source.image_shape)
+        return self.augment.output_shape(self._shape_read)
 
     @property
     def train_size(self):
@@ -109,13 +166,15 @@ class Dataset:
         return self.source.sizes["train"] - self.holdout + self.extra
 
     def describe(self, name):
-        """The images that models take: `cifar10 24x24x3`, `digits 8x8x1 standardised`.
+        """The images that models take: `cifar10 24x24x3`, `digits 8x8x1 standardised`,
+        `imagenet2012 299x299x3 inception`.
 
         Args:
             name: of the source.
         """
         shape = "x".join(map(str, self.image_shape))
-        return f"{name} {shape}{' standardised' if self.standardize else ''}"
+        how = f" {self.preprocess}" if self.preprocess else ""
+        return f"{name} {shape}{how}{' standardised' if self.standardize else ''}"
 
     @property
     def watched_name(self):
@@ -123,7 +182,7 @@ class Dataset:
         return "holdout" if self.holdout else "test_subset"
 
     def read_train(self, data_dir=None):
-        """`Images` to train on, uncropped.
+        """`Images` to train on, uncropped; with `preprocess` of the sizes they have.
 
         Those of the split `extra` come last; their `source_index` is the size of the
         training split plus their position.
@@ -162,6 +221,10 @@ class Dataset:
 
     def _read(self, split, data_dir, *positions):
         images = self.source.read(split, data_dir, *positions)
+        if self._sizes_differ and not self.preprocess:
+            square = functools.partial(middle_square, size=self.size)
+            x = images.x.map(square, self._shape_read)
+            images = dataclasses.replace(images, x=x)
         if not self.standardize:
             return images
         parts = (
@@ -199,6 +262,8 @@ __all__ = [
     "Dataset",
     "ImageFiles",
     "Images",
+    "ImagesOnDisk",
+    "Inception",
     "Source",
     "get",
     "standardize",

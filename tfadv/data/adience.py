@@ -198,6 +198,7 @@ def _source(fold, merge_labels):
         read=functools.partial(read, fold, merge_labels=merge_labels),
         licence="Eidinger et al. 2014, Adience, from Flickr under Creative Commons",
         on_disk=True,
+        ordered=True,
     )
 
 

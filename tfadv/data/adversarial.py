@@ -1,19 +1,13 @@
 """Adversarial images made beforehand (`tfadv.craft`), read from disk at random."""
 
-import atexit
-import bisect
-import functools
 import io
-import itertools
 import pathlib
-import threading
-import time
 
 import numpy as np
 import tensorflow as tf
-from array_record.python.array_record_module import ArrayRecordReader
 from PIL import Image
 
+from tfadv.data.records import Records, first_line
 from tfadv.errors import RunError, UsageError
 
 # How many examples are looked at to trust the rest.
@@ -96,9 +90,6 @@ class StoredImages:
             ValueError: an index or a size that is not stored.
             RunError: an image is damaged.
         """
-        _stop_before_exit()
-        if _STOPPED.is_set():
-            raise RunError("the process ends")
         images = np.empty((len(index), *self.image_shape), np.uint8)
         for i, position in enumerate(self._positions(index, pixels)):
             images[i], _ = self._example(position)
@@ -169,27 +160,10 @@ class StoredImages:
         expected = self.num_images * self.max_pixels
         if sum(split.shard_lengths) != expected:
             raise self._damaged(f"{sum(split.shard_lengths)} of {expected} examples")
-        self._readers = []
-        for path, length in zip(split.filepaths, split.shard_lengths, strict=True):
-            try:
-                # What it would read ahead is of no use to random access.
-                reader = ArrayRecordReader(str(path), "readahead_buffer_size:0")
-            except Exception as error:
-                raise self._damaged(error) from None
-            if reader.num_records() != length:
-                raise self._damaged(
-                    f"{path.name} has {reader.num_records()} of {length} examples"
-                )
-            self._readers.append(reader)
-        self._ends = list(itertools.accumulate(split.shard_lengths))
-
-    def _record(self, position):
-        """The bytes of an example."""
-        number = bisect.bisect_right(self._ends, position)
-        reader, end = self._readers[number], self._ends[number]
-        local = position - end + reader.num_records()
-        # As a range: the time to read a list of positions grows with the file.
-        return reader.read(local, local + 1)[0]
+        try:
+            self._records = Records(split.filepaths, split.shard_lengths)
+        except Exception as error:
+            raise self._damaged(error) from None
 
     def _positions(self, index, pixels):
         index, pixels = np.asarray(index, int), np.asarray(pixels, int)
@@ -209,7 +183,7 @@ class StoredImages:
         index, pixels = divmod(int(position), self.max_pixels)
         pixels += 1
         try:
-            example = tf.train.Example.FromString(self._record(int(position)))
+            example = tf.train.Example.FromString(self._records.read(position))
             feature = example.features.feature
             found = (
                 feature["source_index"].int64_list.value[0],
@@ -218,6 +192,8 @@ class StoredImages:
             label = feature["label"].int64_list.value[0]
             png = feature["image"].bytes_list.value[0]
             image = np.asarray(Image.open(io.BytesIO(png))).reshape(self.image_shape)
+        except RunError:
+            raise
         except Exception as error:
             raise self._damaged(error) from None
         if found != (index, pixels):
@@ -228,25 +204,10 @@ class StoredImages:
         return image, label
 
     def _damaged(self, error):
-        text = str(error).strip() or repr(error)
         return RunError(
             f"stored images in {self.path} are damaged or incomplete: "
-            f"{text.splitlines()[0]}. Make them again with bin/attack."
+            f"{first_line(error)}. Make them again with bin/attack."
         )
-
-
-_STOPPED = threading.Event()
-
-
-@functools.cache
-def _stop_before_exit():
-    """Lets threads of tf.data finish: Python aborts if one calls it while it ends."""
-
-    def stop():
-        _STOPPED.set()
-        time.sleep(0.1)
-
-    atexit.register(stop)
 
 
 def _spread(n):

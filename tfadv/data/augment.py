@@ -1,6 +1,7 @@
 """Crops and flips, each example its own, as a pure function of a seed."""
 
 import dataclasses
+from typing import ClassVar
 
 import tensorflow as tf
 
@@ -22,6 +23,9 @@ class Augment:
     crop: int | None = None
     pad: int = 0
     flip: bool = False
+
+    # Whole batches at once; the images have one size.
+    by_image: ClassVar[bool] = False
 
     def __post_init__(self):
         if self.crop is not None and self.crop < 1:

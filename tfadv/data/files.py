@@ -1,7 +1,6 @@
 """Images in files: found, checked and decoded only when they are needed."""
 
 import collections
-import copy
 import os
 import stat
 import time
@@ -11,6 +10,7 @@ import tensorflow as tf
 from absl import logging
 from tqdm import tqdm
 
+from tfadv.data.on_disk import ImagesOnDisk, decode, resize
 from tfadv.errors import RunError
 
 # Of the files of a split, how many may be unreadable: this share, but always two, so
@@ -18,14 +18,10 @@ from tfadv.errors import RunError
 TOLERATED_SHARE, TOLERATED = 0.01, 2
 
 
-class ImageFiles:
+class ImageFiles(ImagesOnDisk):
     """Images in files, which stand for an array [n, h, w, c] uint8: `Images.x`.
 
-    An index by slice, array of positions or array of booleans, and slices of rows and
-    columns after it, give other `ImageFiles` and read nothing: `x[3:7]`, `x[y == 1]`,
-    `x[:, 16:240, 16:240]`. `np.asarray(x)` and `tf.constant(x)` decode all that is
-    left, `x[3]` one image. So a set of any size can be cut into what is trained on
-    and tested, and then into batches, and the memory holds one batch at a time.
+    See `OnDisk` for what they can do without being read.
 
     Every image is stretched to h x w by bilinear interpolation between the four pixels
     around a point, without smoothing before, as `resize` of OpenCV does by default, and
@@ -42,81 +38,25 @@ class ImageFiles:
     """
 
     def __init__(self, paths, image_shape):
-        self._paths = np.empty(len(paths), object)
-        self._paths[:] = [os.fspath(path) for path in paths]
+        keys = np.empty(len(paths), object)
+        keys[:] = [os.fspath(path) for path in paths]
+        super().__init__(keys, image_shape)
         self._image_shape = tuple(image_shape)
-        self._rows, self._columns = (range(size) for size in image_shape[:2])
 
     @property
     def paths(self):
         """[n] names of the files, an array of str."""
-        return self._paths
+        return self.keys
 
-    @property
-    def shape(self):
-        """(n, h, w, c) of the array that this stands for."""
-        window = (len(self._rows), len(self._columns))
-        return (len(self._paths), *window, self._image_shape[2])
-
-    @property
-    def dtype(self):
-        """uint8."""
-        return np.dtype(np.uint8)
-
-    def __len__(self):
-        return len(self._paths)
-
-    def __getitem__(self, index):
-        images, *window = index if isinstance(index, tuple) else (index,)
-        if len(window) > 2 or not all(
-            isinstance(part, slice) and part.step in (None, 1) for part in window
-        ):
-            raise IndexError(
-                "images in files are indexed by images, then by slices of rows and of "
-                f"columns without a step; received {window} after the images"
-            )
-        one = isinstance(images, (int, np.integer))
-        rows, columns = [*window, slice(None), slice(None)][:2]
-        found = copy.copy(self)
-        found._paths = self._paths[[images] if one else images]
-        found._rows, found._columns = self._rows[rows], self._columns[columns]
-        return np.asarray(found)[0] if one else found
-
-    def __array__(self, dtype=None, copy=None):
-        if copy is False:
-            raise ValueError("images in files have no array to share: use copy=None")
-        x = np.empty(self.shape, np.uint8)
-        names = tf.constant(self._paths.tolist(), tf.string)
-        data = tf.data.Dataset.from_tensor_slices(names).map(
-            self.load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-        )
-        done = 0
-        try:
-            for image in data.as_numpy_iterator():
-                x[done] = image
-                done += 1
-        except tf.errors.OpError:
-            raise RunError(
-                f"{self._paths[done]} cannot be read as an image any more, and could "
-                "when the data set was opened. Was it moved or changed? Start again "
-                "once it is back."
-            ) from None
-        return x if dtype is None else x.astype(dtype, copy=False)
-
-    def load(self, path):
-        """One image, as a part of a graph.
-
-        Args:
-            path: string scalar, one of `paths`.
-
-        Returns:
-            [h, w, c] uint8.
-        """
+    def _read(self, path):
         h, w, c = self._image_shape
-        # Bitwise what every other way of reading gives: there is this one only.
-        x = tf.image.resize(_decode(path, c), (h, w))
-        rows, columns = (slice(r.start, r.stop) for r in (self._rows, self._columns))
-        return tf.cast(tf.round(x), tf.uint8)[rows, columns]
+        return resize(decode(tf.io.read_file(path), c), (h, w))
+
+    def _lost(self, path):
+        return RunError(
+            f"{path} cannot be read as an image any more, and could when the data set "
+            "was opened. Was it moved or changed? Start again once it is back."
+        )
 
 
 def readable(paths, *, what, advice):
@@ -189,7 +129,7 @@ def _decodable(paths, what, every_seconds=20.0):
     )
     # What is computed must be used, or the graph is optimised until nothing is left.
     sizes = numbered.map(
-        lambda i, path: (i, tf.shape(_decode(path, 3))),
+        lambda i, path: (i, tf.shape(decode(tf.io.read_file(path), 3))),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     ).ignore_errors()
@@ -209,12 +149,3 @@ def _decodable(paths, what, every_seconds=20.0):
                     *(what, i + 1, len(paths), left),
                 )
     return good
-
-
-def _decode(path, channels):
-    """[h, w, channels] uint8 of any h and w."""
-    # Knows PNG and GIF, too. TensorFlow's own choice of a transform is faster and up to
-    # 5 of 255 away from what Pillow and OpenCV give.
-    return tf.io.decode_jpeg(
-        tf.io.read_file(path), channels=channels, dct_method="INTEGER_ACCURATE"
-    )

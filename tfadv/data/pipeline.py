@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from tfadv.data.adversarial import draw_pixels
-from tfadv.data.files import ImageFiles
+from tfadv.data.on_disk import OnDisk
 from tfadv.errors import RunError
 
 
@@ -26,15 +26,16 @@ def batches(
     costs no more than one that starts at 0). Batches run across epochs, so none is
     short.
 
-    Images in files are decoded in the background, several at once, as far ahead as a
-    few batches; the batches are bitwise those of the same images in memory.
+    Images on disk are decoded in the background, several at once, as far ahead as a few
+    batches; the batches are bitwise those of the same images in memory.
 
     Args:
         images: `Images` with at least `batch_size` examples.
         batch_size: m.
         seed: int.
         start, stop: int, optimizer steps.
-        augment: `Augment`.
+        augment: `Augment`, or `Inception`, which distorts image by image: the one at
+            position p of the sequence by (seed, p).
         stored: `adversarial.StoredImages` made of these images, or None.
         stored_positions: [s] positions in a batch. There, x holds the centre crop,
             not mirrored, which is what the stored images are made of; all other
@@ -71,7 +72,7 @@ def batches(
             f"a batch of {batch_size} images needs as many to train on, and the data "
             f"directory holds only {n}: set train.batch_size to {n} or less"
         )
-    y = tf.constant(images.y, tf.int32)
+    image_at, label_at = _reader(images.x), _reader(images.y, tf.int32)
     source_index = tf.constant(images.source_index, tf.int64)
     at = tf.constant(list(stored_positions), tf.int32)
     key = tf.constant(seed, tf.int64)
@@ -93,16 +94,18 @@ def batches(
         first, second = (shuffled(position % n, epoch + e) for e in (0, 1))
         return tf.where(position < (epoch + 1) * n, first, second)
 
-    def batch(step, whole):
-        index = indices(step)
-        picked = augment.random(whole, seed_of(2, step))
+    def batch(step, whole, labels):
+        picked = whole
+        if not augment.by_image:
+            picked = augment.random(whole, seed_of(2, step))
         if stored is None:
-            return to_float(picked), tf.gather(y, index)
-        picked = tf.tensor_scatter_nd_update(
-            picked, at[:, None], augment.center(tf.gather(whole, at))
-        )
-        x_stored = read_stored(tf.gather(index, at), step)
-        return (to_float(picked), to_float(x_stored)), tf.gather(y, index)
+            return to_float(picked), labels
+        if not augment.by_image:
+            picked = tf.tensor_scatter_nd_update(
+                picked, at[:, None], augment.center(tf.gather(whole, at))
+            )
+        x_stored = read_stored(tf.gather(indices(step), at), step)
+        return (to_float(picked), to_float(x_stored)), labels
 
     def read_stored(index, step):
         s = len(stored_positions)
@@ -115,24 +118,45 @@ def batches(
         )
         return tf.ensure_shape(x_stored, [s, *stored.image_shape])
 
+    def example(position):
+        index = shuffled(position % n, position // n)
+        image = image_at(index)
+        if augment.by_image:
+            image = tf.cond(
+                tf.reduce_any(tf.cast(position % batch_size, tf.int32) == at),
+                lambda: to_float(augment.center_one(image)),
+                lambda: augment.random_one(image, seed_of(4, position)),
+            )
+        return image, label_at(index)
+
     steps = tf.data.Dataset.range(start, stop)
-    if isinstance(images.x, ImageFiles):
-        paths = tf.constant(images.x.paths.tolist(), tf.string)
-
-        def load(position):
-            index = shuffled(position % n, position // n)
-            return images.x.load(tf.gather(paths, index))
-
+    if isinstance(images.x, OnDisk) or augment.by_image:
         positions = tf.data.Dataset.range(start * batch_size, stop * batch_size)
         wholes = positions.map(
-            load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+            example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         ).batch(batch_size, drop_remainder=True)
-        data, make = tf.data.Dataset.zip(steps, wholes), batch
+        data = tf.data.Dataset.zip(steps, wholes)
+
+        def make(step, whole):
+            return batch(step, *whole)
     else:
-        x = tf.constant(images.x)
-        data, make = steps, lambda step: batch(step, tf.gather(x, indices(step)))
+        data = steps
+
+        def make(step):
+            index = indices(step)
+            return batch(step, image_at(index), label_at(index))
+
     # Two calls at once keep order; the work is small gathers and crops.
     return data.map(make, num_parallel_calls=2, deterministic=True).prefetch(4)
+
+
+def _reader(values, dtype=None):
+    """Index, a scalar or [m] -> what is there: of values on disk a scalar alone."""
+    if isinstance(values, OnDisk):
+        keys = tf.constant(values.keys)
+        return lambda index: values.load(tf.gather(keys, index))
+    values = tf.constant(values, dtype)
+    return lambda index: tf.gather(values, index)
 
 
 def to_float(x):

@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 
+from tfadv.data.records import first_line
 from tfadv.data.source import Images, Source
 from tfadv.errors import RunError
 
@@ -28,28 +29,18 @@ def read(name, split, data_dir, positions=None):
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
-    try:
-        builder = tfds.builder(name, data_dir=data_dir)
-    except Exception as error:
-        raise RunError(
-            f"data set {name}: TFDS cannot open it: {_line(error)}"
-        ) from None
+    builder = open_builder(name, data_dir)
 
     def damaged(error):
-        return RunError(
-            f"data set {name} in {builder.data_dir} is damaged or incomplete: "
-            f"{_line(error)}. Delete that folder and prepare it again."
-        )
+        return RunError(damage(name, builder, first_line(error)))
 
     files = tfds.ReadConfig(interleave_cycle_length=1)
     try:
         data = builder.as_dataset(split=split, read_config=files, shuffle_files=False)
     except AssertionError:  # How TFDS says that there are no files.
-        where = f" --data_dir={data_dir}" if data_dir else ""
         raise RunError(
             f"data set {name} is not prepared in {builder.data_dir}. On a machine with "
-            f"a network run: tfds build {name}{where}  (or point --data_dir at a "
-            "folder that holds it)."
+            f"a network run: {how_to_prepare(name, data_dir)}."
         ) from None
     except (ValueError, OSError) as error:
         raise damaged(error) from None
@@ -64,10 +55,7 @@ def read(name, split, data_dir, positions=None):
     if positions is not None and len(positions):
         needed = max(needed, positions[-1] + 1)
     if count < needed or (expected and count > expected):
-        raise RunError(
-            f"data set {name} in {builder.data_dir} is incomplete: {count} of "
-            f"{needed} {split} examples. Delete that folder and prepare it again."
-        )
+        raise RunError(damage(name, builder, f"{count} of {needed} {split} examples"))
     x = np.concatenate([b["image"] for b in batches])
     y = np.concatenate([b["label"] for b in batches]).astype(np.int32)
     return Images(x=x, y=y, source_index=positions)
@@ -86,8 +74,53 @@ def _kept(batches, positions):
     return count, kept
 
 
-def _line(error):
-    return str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+def open_builder(name, data_dir):
+    """TFDS's builder of a data set; nothing is fetched or written.
+
+    Args:
+        name: as TFDS takes it, with a config after a slash.
+        data_dir: where TFDS finds it; None for its default.
+
+    Raises:
+        RunError: what is there cannot be read, or TFDS does not know the name.
+    """
+    import tensorflow_datasets as tfds
+
+    try:
+        return tfds.builder(name, data_dir=data_dir)
+    except Exception as error:
+        raise RunError(
+            f"data set {name}: TFDS cannot open it: {first_line(error)}"
+        ) from None
+
+
+def how_to_prepare(name, data_dir, file_format=None):
+    """The commands that make TFDS prepare a data set, and what to do without.
+
+    Args:
+        name, data_dir: as `open_builder` takes them.
+        file_format: of the files, None for TFDS's default.
+    """
+    command, given = f"tfds build {name}", [f"{name!r}"]
+    for option, value in (("file_format", file_format), ("data_dir", data_dir)):
+        if value:
+            command += f" --{option}={value}"
+            given.append(f"{option}={str(value)!r}")
+    # Some versions of the command want packages that tensorflow-datasets does not
+    # bring: apache_beam and mlcroissant.
+    return (
+        f'{command}  (or, where that command misses a module: python -c "import '
+        f"tensorflow_datasets as tfds; tfds.builder({', '.join(given)})"
+        '.download_and_prepare()"; or point --data_dir at a folder that holds it)'
+    )
+
+
+def damage(name, builder, reason):
+    """What to say of files that cannot be read."""
+    return (
+        f"data set {name} in {builder.data_dir} is damaged or incomplete: {reason}. "
+        "Delete that folder and prepare it again."
+    )
 
 
 def _source(name, image_shape, num_classes, train, test, licence, **more):

@@ -10,6 +10,7 @@ from tfadv.defenses.generator_attack import GeneratorAttack
 from tfadv.defenses.kurakin import Kurakin
 from tfadv.defenses.minimax import Minimax
 from tfadv.defenses.mixed_batch import MixedBatch
+from tfadv.defenses.satm import SATM
 from tfadv.defenses.standard import Standard
 from tfadv.defenses.unified_embedding import UnifiedEmbedding
 
@@ -22,6 +23,7 @@ DEFENSES = {
     "generator_attack": GeneratorAttack,
     "kurakin": Kurakin,
     "minimax": Minimax,
+    "satm": SATM,
     "unified_embedding": UnifiedEmbedding,
 }
 
@@ -34,6 +36,7 @@ def get(name):
 __all__ = [
     "DEFENSES",
     "E2SAD",
+    "SATM",
     "AdversarialNetwork",
     "AdversarialTraining",
     "Defense",

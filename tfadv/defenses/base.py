@@ -205,6 +205,10 @@ class Defense(keras.Model):
         # The metrics of `compile` count what was trained on if nothing was clean.
         return self.compute_metrics(None, *(clean or adversarial))
 
+    def validation_loss(self, x, y):
+        """Scalar, in inference mode: what early stopping watches. Here mean J(x, y)."""
+        return tf.reduce_mean(losses.cross_entropy(y, self.logits(x)))
+
     def test_step(self, data):
         """Loss and accuracy on clean images, and accuracy under `attack`."""
         x, y = self.unpack(data)

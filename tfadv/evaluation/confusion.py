@@ -1,7 +1,6 @@
 """Which classes are taken for which, and what counts as nearly right."""
 
 import numpy as np
-from sklearn import metrics
 
 
 def confusion_matrix(labels, predictions, num_classes):
@@ -32,6 +31,9 @@ def confusion_matrix(labels, predictions, num_classes):
             )
     if not labels.size:
         return np.zeros((num_classes, num_classes), np.int64)
+    # Slow to import, and most evaluations need none of it.
+    from sklearn import metrics
+
     return metrics.confusion_matrix(labels, predictions, labels=range(num_classes))
 
 

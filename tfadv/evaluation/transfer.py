@@ -4,7 +4,7 @@ import itertools
 
 from absl import logging
 
-from tfadv.evaluation.whitebox import hits, in_words, judge, row
+from tfadv.evaluation.whitebox import confused, guess, hits, in_words, row
 
 
 def measure(
@@ -18,6 +18,8 @@ def measure(
     seed=0,
     top_k=1,
     progress=True,
+    ordered_classes=None,
+    top5=False,
 ):
     """Accuracy of every target on images that attacks made for every source.
 
@@ -36,12 +38,16 @@ def measure(
         top_k: int; an image counts as right where its class is among the `top_k`
             largest logits.
         progress: whether to show bars (on a terminal) and log each row.
+        ordered_classes: as `whitebox.measure` takes it; `one_off` and `confusion` are
+            of the largest logit, whatever `top_k`.
+        top5: whether to tell what top-5 gives as well; of five classes or more.
 
     Returns:
         list of rows: dicts as `whitebox.row` makes them, with `source` and `target`
         before. First a clean one for each target, whose source is None. The others
-        end in the fields `transfer_rate` and `kept` of `transfer_rate`. The error rate
-        of Kurakin et al. 2017 (table 6) is 1 - `accuracy`.
+        end in the fields `transfer_rate` and `kept` of `transfer_rate`, and with `top5`
+        in `top5_transfer_rate` and `top5_kept`, where right means top-5. The error
+        rate of Kurakin et al. 2017 (table 6) is 1 - `accuracy` or 1 - `top5`.
 
     Raises:
         ValueError: a name stands for two models.
@@ -52,43 +58,52 @@ def measure(
                 f"{name!r} names one model in `sources` and another in `targets`: give "
                 "each model a name of its own"
             )
-    judges = {
-        name: judge(predict, images, top_k)
+    guesses = {
+        name: guess(predict, images, max(top_k, 5) if top5 else top_k)
         for name, predict in {**targets, **sources}.items()
     }
     settings = {"batch_size": batch_size, "seed": seed, "progress": progress}
     clean = {
-        name: right[0]
-        for name, right in hits(None, judges, images, None, [0.0], **settings).items()
+        name: (right[0], guessed[0])
+        for name, (right, guessed) in hits(
+            None, guesses, images, None, [0.0], **settings
+        ).items()
     }
     rows = []
 
-    def add(source, target, label, size, right, **more):
-        counted = row(label, size, right.sum(), len(images))
+    def add(source, target, label, size, right, guessed, **more):
+        counted = row(
+            *(label, size, right[:, top_k - 1].sum(), len(images)),
+            confused(images, guessed, ordered_classes),
+            right[:, 4].sum() if top5 else None,
+        )
         rows.append({"source": source, "target": target, **counted, **more})
         if progress:
             way = f"{source} -> {target}" if source is not None else target
             logging.info("%s: %s", way, in_words(rows[-1]))
 
     for target in targets:
-        add(None, target, "clean", 0.0, clean[target])
+        add(None, target, "clean", 0.0, *clean[target])
     own = entries if isinstance(entries, dict) else dict.fromkeys(sources, entries)
     for source, entry in ((name, entry) for name in sources for entry in own[name]):
-        watched = {name: judges[name] for name in (source, *targets)}
-        right = hits(
+        watched = {name: guesses[name] for name in (source, *targets)}
+        found = hits(
             *(sources[source], watched, images, entry, eps),
             **settings,
             desc=f"{source}: ",
         )
         for target, (i, e) in itertools.product(targets, enumerate(eps)):
-            rate, kept = transfer_rate(
-                clean[source], right[source][i], right[target][i]
-            )
-            add(
-                *(source, target, entry.label, e, right[target][i]),
-                transfer_rate=rate,
-                kept=kept,
-            )
+            right, guessed = (part[i] for part in found[target])
+            rates = {}
+            for before, k in {"": top_k, **({"top5_": 5} if top5 else {})}.items():
+                rate, kept = transfer_rate(
+                    *(
+                        one[:, k - 1]
+                        for one in (clean[source][0], found[source][0][i], right)
+                    )
+                )
+                rates |= {f"{before}transfer_rate": rate, f"{before}kept": kept}
+            add(source, target, entry.label, e, right, guessed, **rates)
     return rows
 
 

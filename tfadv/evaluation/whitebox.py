@@ -10,10 +10,24 @@ from tqdm import tqdm
 
 from tfadv.attacks import core
 from tfadv.data.pipeline import to_float
+from tfadv.evaluation.confusion import confusion_matrix, one_off
+
+# With more classes than this, rows tell top-5 accuracy.
+FEW_CLASSES = 10
 
 
 def measure(
-    predict, images, entries, eps, *, batch_size, seed=0, progress=True, clean=True
+    predict,
+    images,
+    entries,
+    eps,
+    *,
+    batch_size,
+    seed=0,
+    progress=True,
+    clean=True,
+    ordered_classes=None,
+    top5=False,
 ):
     """Accuracy on clean images and under every attack at every eps.
 
@@ -26,17 +40,21 @@ def measure(
         seed: int, of random attacks.
         progress: whether to show a bar (on a terminal) or log each row.
         clean: whether the clean images are measured, too.
+        ordered_classes: int, how many classes there are where they have an order, or
+            None where they have none.
+        top5: whether to tell top-5 accuracy, too; of five classes or more.
 
     Returns:
-        list of rows, dicts as `row` makes them, clean first.
+        list of rows, dicts as `row` makes them, clean first; with `one_off` and
+        `confusion` where the classes have an order, and with `top5` if asked for.
     """
-    judges = {None: judge(predict, images)}
+    guesses = {None: guess(predict, images, 5 if top5 else 1)}
     rows = []
     for entry in [None] * clean + list(entries):
         sizes = [0.0] if entry is None else eps
-        found = hits(
+        right, guessed = hits(
             predict,
-            judges,
+            guesses,
             images,
             entry,
             sizes,
@@ -45,8 +63,15 @@ def measure(
             progress=progress,
         )[None]
         at_sizes = [
-            row(entry.label if entry else "clean", e, right.sum(), len(images))
-            for e, right in zip(sizes, found, strict=True)
+            row(
+                entry.label if entry else "clean",
+                e,
+                right[i, :, 0].sum(),
+                len(images),
+                confused(images, guessed[i], ordered_classes),
+                right[i, :, 4].sum() if top5 else None,
+            )
+            for i, e in enumerate(sizes)
         ]
         rows += at_sizes
         for one in at_sizes if progress else ():
@@ -54,16 +79,48 @@ def measure(
     return rows
 
 
-def row(label, eps, correct, n):
-    """One measurement: accuracy with its 95 % Wilson interval."""
+def row(label, eps, correct, n, confusion=None, top5=None):
+    """One measurement: accuracy with its 95 % Wilson interval.
+
+    Args:
+        label: of the attack.
+        eps: number.
+        correct, n: how many images are right, of how many.
+        confusion: [C, C] counts, as `confusion_matrix` returns them, or None.
+        top5: how many have their class among the five largest logits, or None.
+
+    Returns:
+        dict `attack`, `eps`, `accuracy`, `n`, `ci95`. With `confusion` also `one_off`,
+        a fraction, and `confusion`, lists of int, whose line i is the true class i.
+        With `top5` also `top5`, a fraction.
+    """
     interval = stats.binomtest(int(correct), int(n)).proportion_ci(0.95, "wilson")
+    more = {}
+    if confusion is not None:
+        more = {"one_off": one_off(confusion), "confusion": confusion.tolist()}
+    if top5 is not None:
+        more["top5"] = int(top5) / int(n)
     return {
         "attack": label,
         "eps": float(eps),
         "accuracy": int(correct) / int(n),
         "n": int(n),
         "ci95": [float(interval.low), float(interval.high)],
+        **more,
     }
+
+
+def confused(images, guessed, ordered_classes):
+    """The confusion matrix of images by what is guessed, None for no ordered classes.
+
+    Args:
+        images: `Images`.
+        guessed: [n] int.
+        ordered_classes: as `measure` takes it.
+    """
+    if ordered_classes is None:
+        return None
+    return confusion_matrix(images.y, guessed, ordered_classes)
 
 
 def batches(images, batch_size):
@@ -73,10 +130,10 @@ def batches(images, batch_size):
         yield to_float(tf.constant(part.x)), tf.constant(part.y)
 
 
-def judge(predict, images, top_k=1):
-    """A function (x, y) -> [n] bool: whether y is among the `top_k` largest logits.
+def guess(predict, images, top_k=1):
+    """A function x -> [n, top_k] int32: the classes of the `top_k` largest logits.
 
-    Of equal logits those of the lower classes come first, as in argmax.
+    The largest comes first, of equal ones that of the lower class, as in argmax.
 
     Args:
         predict: x -> logits, in inference mode.
@@ -85,26 +142,27 @@ def judge(predict, images, top_k=1):
     """
 
     @tf.function
-    def is_right(x, y):
-        top = tf.math.top_k(predict(x), top_k).indices
-        return tf.reduce_any(top == y[:, None], axis=1)
+    def largest(x):
+        return tf.math.top_k(predict(x), top_k).indices
 
-    return is_right.get_concrete_function(*_batch_spec(images))
+    return largest.get_concrete_function(_batch_spec(images)[0])
 
 
-def hits(source, judges, images, entry, eps, *, batch_size, seed, progress, desc=""):
-    """Which images are classified correctly after an attack on `source`.
+def hits(source, guesses, images, entry, eps, *, batch_size, seed, progress, desc=""):
+    """How images are classified, and which correctly, after an attack on `source`.
 
     Args:
         source: x -> logits, that the attack sees.
-        judges: dict from anything to a `judge`.
+        guesses: dict from anything to a `guess`.
         images, batch_size, seed, progress: as `measure` takes them.
         entry: `suite.Entry`, or None for the clean images.
         eps: numbers; one for the clean images.
         desc: text before the bar.
 
     Returns:
-        dict from each key of `judges` to a bool array [len(eps), n].
+        dict from each key of `guesses` to (right, guessed): bool [len(eps), n, top_k],
+        whether the true class is among the first 1 .. top_k guessed ones, and int32
+        [len(eps), n], the first of these.
     """
 
     @tf.function
@@ -123,12 +181,19 @@ def hits(source, judges, images, entry, eps, *, batch_size, seed, progress, desc
         leave=False,
         disable=None if progress else True,
     )
-    found = {key: [] for key in judges}
+    found = {key: [] for key in guesses}
     for number, (x, y) in enumerate(shown):
         crafted = craft(x, y, core.fold(seed, number)) if entry else [x]
-        for key, is_right in judges.items():
-            found[key].append([is_right(z, y).numpy() for z in crafted])
-    return {key: np.concatenate(parts, axis=1) for key, parts in found.items()}
+        for key, largest in guesses.items():
+            found[key].append([largest(z).numpy() for z in crafted])
+    top = {key: np.concatenate(parts, axis=1) for key, parts in found.items()}
+    return {
+        key: (
+            np.logical_or.accumulate(classes == images.y[:, None], axis=-1),
+            classes[..., 0],
+        )
+        for key, classes in top.items()
+    }
 
 
 def _batch_spec(images):
@@ -139,15 +204,21 @@ def _batch_spec(images):
 
 
 def in_words(row):
-    """A row for the log: its attack, eps and accuracy."""
-    return (
-        f"{row['attack']}, eps {format_eps(row['eps'])}: {100 * row['accuracy']:.2f} %"
+    """A row for the log: its attack, eps and accuracy; one-off, top-5 if known."""
+    more = "".join(
+        f", {name} {100 * row[key]:.1f} %"
+        for key, name in (("one_off", "one-off"), ("top5", "top-5"))
+        if key in row
     )
+    accuracy = f"{100 * row['accuracy']:.2f} %"
+    return f"{row['attack']}, eps {format_eps(row['eps'])}: {accuracy}{more}"
 
 
 def format_eps(eps):
-    """An eps as people write it: `8/255`, `0.3`, or `8/256` for long decimals."""
+    """An eps as people write it: `8/255`, `0.4`, or `8/256` for long decimals."""
     decimals = f"{eps:g}"
+    if decimals.startswith("0.") and len(decimals) == 3:
+        return decimals
     for unit in (255, 256) if len(decimals) > 6 else (255,):
         whole = round(eps * unit)
         if whole and abs(eps * unit - whole) < 1e-3:

@@ -1,6 +1,6 @@
-"""Networks of keras.applications that are attacked or attack, never defended.
+"""Networks of keras.applications, trained on ImageNet and then on faces by Liao 2018.
 
-Liao 2018 measures black-box attacks by them, trained on ImageNet and then on faces.
+There they make the images of black-box attacks; resnet50 is also trained as a partner.
 Here they begin untrained: nothing is downloaded, `weights.load_weights` takes files.
 Their layers have the names of keras.applications. In front is what its
 `preprocess_input` does, behind are the mean over the positions (`avg_pool`) and dense K
@@ -15,6 +15,38 @@ from tfadv.models.layers import decay
 
 # Means of the channels B, G, R of ImageNet, in units of 1/255.
 IMAGENET_MEAN = (103.939, 116.779, 123.68)
+
+
+def resnet50(
+    input_shape, num_classes, *, weight_decay: float = 0.0, dropout: float = 0.0
+):
+    """ResNet-50 (v1): x in [0, 1] and RGB becomes 255 x - mean in BGR.
+
+    Args:
+        input_shape: (h, w, 3), sides of 32 or more; 224 on ImageNet.
+        num_classes: K.
+        weight_decay: wd in wd / 2 * sum(kernel^2).
+        dropout: rate behind avg_pool.
+
+    Returns:
+        A functional `keras.Model` from x [n, h, w, 3] in [0, 1] to logits [n, K].
+        23,587,712 parameters and 2,049 for each class.
+
+    Raises:
+        ValueError: images too small or not of three channels, an impossible rate.
+
+    Source: He et al. 2016; keras.applications.ResNet50.
+    """
+    return _network(
+        "resnet50",
+        keras.applications.ResNet50,
+        32,
+        lambda x: bgr(x, IMAGENET_MEAN),
+        input_shape,
+        num_classes,
+        weight_decay,
+        dropout,
+    )
 
 
 def resnet101(

@@ -1,10 +1,12 @@
 """ResNet-(6n+2) for small images, as in Na et al. 2018 (their released network)."""
 
 import functools
+import math
 
 import keras
 from keras import layers
 
+from tfadv.models import activations
 from tfadv.models.layers import decay, normalization
 
 
@@ -13,6 +15,8 @@ def resnet_cifar(
     num_classes,
     *,
     depth: int = 20,
+    width: float = 1.0,
+    activation: str = "relu",
     bn_momentum: float = 0.999,
     weight_decay: float = 1e-4,
     mean: tuple[float, ...] = (),
@@ -29,6 +33,9 @@ def resnet_cifar(
         input_shape: (h, w, c).
         num_classes: K.
         depth: 6n + 2; 20 and 110 in the paper.
+        width: rho; for d = 16, 32, 64 a stage has max(int(d rho), 4) filters.
+        activation: in place of every ReLU, see `activations.get`. Kurakin et al. 2017
+            vary Inception v3 in these two ways.
         bn_momentum: of the moving statistics; .999 in the paper's code, which needs
             several thousand steps to settle.
         weight_decay: wd in wd / 2 * sum(kernel^2).
@@ -39,13 +46,18 @@ def resnet_cifar(
         trainable parameters for 20 layers, 3 channels and 10 classes.
 
     Raises:
-        ValueError: a depth that is not 6n + 2.
+        ValueError: a depth that is not 6n + 2, a width that is not positive, an unknown
+            activation.
     """
     blocks, rest = divmod(depth - 2, 6)
     if rest or blocks < 1:
         raise ValueError(
             f"`depth` must be 6n + 2, as 20, 32, 44, 56 or 110; received {depth}"
         )
+    if not 0 < width < math.inf:
+        raise ValueError(f"`width` must be a positive number; received {width}")
+    stages = [max(int(filters * width), 4) for filters in (16, 32, 64)]
+    activate = activations.get(activation)
     batch_norm = functools.partial(
         layers.BatchNormalization, momentum=bn_momentum, epsilon=1e-3
     )
@@ -64,16 +76,16 @@ def resnet_cifar(
             new = filters - x.shape[-1]
             shortcut = keras.ops.pad(shortcut, [(0, 0), (0, 0), (0, 0), (0, new)])
         x = conv(filters, strides=strides)(x)
-        x = layers.ReLU()(batch_norm()(x))
+        x = activate(batch_norm()(x))
         x = batch_norm()(conv(filters)(x))
-        return layers.ReLU()(layers.Add()([x, shortcut]))
+        return activate(layers.Add()([x, shortcut]))
 
     inputs = keras.Input(input_shape)
-    x = conv(16)(normalization(mean, std, input_shape[-1])(inputs))
-    x = layers.ReLU()(batch_norm()(x))
-    for filters in (16, 32, 64):
+    x = conv(stages[0])(normalization(mean, std, input_shape[-1])(inputs))
+    x = activate(batch_norm()(x))
+    for stage, filters in enumerate(stages):
         for i in range(blocks):
-            x = block(x, filters, strides=2 if i == 0 and filters > 16 else 1)
+            x = block(x, filters, strides=2 if i == 0 and stage > 0 else 1)
     x = layers.GlobalAveragePooling2D()(x)
     logits = layers.Dense(
         num_classes, kernel_regularizer=decay(weight_decay), name="embedding"

@@ -11,6 +11,7 @@ import numpy as np
 
 from tfadv import predictor
 from tfadv.errors import RunError, UsageError
+from tfadv.models.inception_v3 import applications_names
 
 # What the layer of the logits is called here, and in files of others.
 LOGITS = "embedding"
@@ -50,6 +51,8 @@ def load_weights(model, path):
       elsewhere. It is left where its shape differs, as for other classes.
     - Names that Keras made, as conv2d_7, depend on what else the process had built:
       of such layers the first is paired with the first, and so on.
+    - `inception_v3` takes files of keras.applications.InceptionV3, which has numbers in
+      place of its names.
     - In HDF5 the variables may be called as in Keras 1 (`<layer>/<layer>_W_1:0`) or
       later (`<layer>/<layer>/kernel:0`).
 
@@ -76,6 +79,9 @@ def load_weights(model, path):
             "releases page of keras-vggface, github.com/rcmalli/keras-vggface/releases"
         )
     stored = _read_keras(path) if path.suffix == ".keras" else _read_hdf5(path)
+    if model.name == "inception_v3":
+        names = applications_names(model, stored)
+        stored = {names.get(name, name): layer for name, layer in stored.items()}
     layers = [layer for layer in model.layers if layer.weights]
     automatic = {_snake_case(type(layer).__name__) for layer in layers}
     keys = _keys([layer.name for layer in layers], automatic)

@@ -1,4 +1,4 @@
-"""Pictures of a result: accuracy against eps, examples, black-box accuracies."""
+"""Pictures of a result: accuracy, examples, black-box accuracies, confusion."""
 
 import itertools
 import textwrap
@@ -132,18 +132,72 @@ def heat_map(rows, path, *, title=""):
     bar = figure.colorbar(shown, ax=grid)
     bar.set_label("accuracy of the target in %", fontsize=9)
     bar.ax.tick_params(labelsize=8)
-    note = "outlined: images made for the target itself (white box)"
-    heading = [
-        part for text in (title, note) for part in textwrap.wrap(text, int(width * 11))
-    ]
-    figure.suptitle("\n".join(heading), fontsize=10)
+    _add_title(figure, title, "outlined: images made for the target itself (white box)")
     figures.save(figure, path)
+
+
+def confusion(rows, path, *, title=""):
+    """Which classes are taken for which, a panel a row, side by side.
+
+    A cell says which share of the images of its line's class get its column's class.
+    The cells of right answers are outlined. The line of a class without images stays
+    empty.
+
+    Args:
+        rows: of `evaluation.measure` for classes with an order, of the same images.
+        path: PNG file, replaced.
+        title: text above.
+    """
+    counts = [np.array(row["confusion"], np.float64) for row in rows]
+    sizes = counts[0].sum(axis=1)
+    classes = range(len(sizes))
+    # In inches; the least is what a title takes.
+    side = max(0.42 * len(sizes), 2.7)
+    width = max((side + 0.4) * len(rows) + 1.6, 5.6)
+    figure = figures.new(width, side + 2.0)
+    grid = figure.subplots(1, len(rows), squeeze=False)
+    for axes, row, count in zip(grid[0], rows, counts, strict=True):
+        share = 100 * count / np.where(sizes > 0, sizes, np.nan)[:, None]
+        shown = _draw_percent(axes, share, np.eye(len(sizes)), decimals=0)
+        size = f", eps {format_eps(row['eps'])}" if row["eps"] else ""
+        axes.set_title(
+            f"{textwrap.fill(row['attack'] + size, int(side * 12))}\n"
+            f"accuracy {100 * row['accuracy']:.1f} %, "
+            f"one-off {100 * row['one_off']:.1f} %",
+            fontsize=9,
+        )
+        axes.set_xticks(classes)
+        axes.set_yticks(classes, [f"{c}  ({sizes[c]:.0f})" for c in classes])
+        axes.set_xlabel("predicted class", fontsize=9)
+        axes.set_ylabel("true class (images)", fontsize=9)
+        axes.tick_params(length=0, labelsize=8)
+        axes.label_outer()
+    bar = figure.colorbar(shown, ax=grid)
+    bar.set_label("% of the images of the true class", fontsize=9)
+    bar.ax.tick_params(labelsize=8)
+    _add_title(figure, title, "outlined: right answers")
+    figures.save(figure, path)
+
+
+def _add_title(figure, *texts):
+    """Texts above each other, each in as many lines as it takes."""
+    width = int(figure.get_figwidth() * 11)
+    lines = [line for text in texts for line in textwrap.wrap(text, width)]
+    figure.suptitle("\n".join(lines), fontsize=10)
 
 
 def _draw_cells(axes, found):
     percent = np.array(
         [[np.nan if row is None else 100 * row["accuracy"] for row in r] for r in found]
     )
+    outlined = [
+        [row is not None and row["source"] == row["target"] for row in r] for r in found
+    ]
+    return _draw_percent(axes, percent, outlined, decimals=1)
+
+
+def _draw_percent(axes, percent, outlined, *, decimals):
+    """Coloured cells with their numbers; those that are NaN stay empty."""
     # Its lightness alone tells high from low, so that every eye and a copier see it.
     shown = axes.imshow(percent, cmap="cividis", vmin=0, vmax=100, aspect="auto")
     axes.set_facecolor("0.85")
@@ -151,13 +205,13 @@ def _draw_cells(axes, found):
         if np.isnan(value):
             continue
         axes.text(
-            *(j, i, f"{value:.1f}"),
+            *(j, i, f"{value:.{decimals}f}"),
             color="black" if value > 55 else "white",
             fontsize=8,
             ha="center",
             va="center",
         )
-        if found[i][j]["source"] == found[i][j]["target"]:
+        if outlined[i][j]:
             for color, linewidth in (("white", 3.0), ("black", 1.2)):
                 axes.add_patch(
                     Rectangle(

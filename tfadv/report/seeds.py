@@ -3,6 +3,7 @@
 import statistics
 
 from tfadv.evaluation import format_eps
+from tfadv.report.table import BELOW, notes
 
 
 def summarize(results):
@@ -13,22 +14,39 @@ def summarize(results):
 
     Returns:
         list of dicts `attack`, `eps`, `mean`, `sd` (of the sample, n - 1; None for a
-        single run), `accuracies` (one a run, in their order) and `n` images a run.
+        single run), `accuracies` (one a run, in their order) and `n` images a run;
+        where the classes have an order also `one_off_mean`, `one_off_sd`, `one_offs`,
+        and of rows with top-5 accuracy `top5_mean`, `top5_sd`, `top5s`.
     """
     rows = []
     for same in zip(*(found["rows"] for found in results), strict=True):
-        accuracies = [row["accuracy"] for row in same]
+        mean, sd, accuracies = _over_runs(same, "accuracy")
         rows.append(
             {
                 "attack": same[0]["attack"],
                 "eps": same[0]["eps"],
-                "mean": statistics.mean(accuracies),
-                "sd": statistics.stdev(accuracies) if len(same) > 1 else None,
+                "mean": mean,
+                "sd": sd,
                 "accuracies": accuracies,
                 "n": same[0]["n"],
             }
         )
+        for key in BELOW:
+            if key in same[0]:
+                rows[-1].update(zip(_keys(key), _over_runs(same, key), strict=True))
     return rows
+
+
+def _keys(key):
+    """Of mean, standard deviation and values of what rows hold under `key`."""
+    return f"{key}_mean", f"{key}_sd", f"{key}s"
+
+
+def _over_runs(same, key):
+    """(mean, standard deviation, values) of what the runs have under `key`."""
+    values = [row[key] for row in same]
+    sd = statistics.stdev(values) if len(values) > 1 else None
+    return statistics.mean(values), sd, values
 
 
 def as_lines(rows):
@@ -45,7 +63,10 @@ def as_lines(rows):
 
 
 def render(rows):
-    """A table, a line an attack and eps: mean, standard deviation, least and most."""
+    """A table, a line an attack and eps: mean, standard deviation, least and most.
+
+    Below it stands the same of the one-off and top-5 accuracies, where there are any.
+    """
     names = [
         f"{row['attack']}, eps {format_eps(row['eps'])}" if row["eps"] else "clean"
         for row in rows
@@ -54,11 +75,18 @@ def render(rows):
     head = f"{'accuracy in %':<{width}}{'mean':>8}{'sd':>8}{'least':>8}{'most':>8}"
     lines = [head, "-" * len(head)]
     for name, row in zip(names, rows, strict=True):
-        sd = "-" if row["sd"] is None else f"{100 * row['sd']:.2f}"
-        least, most = min(row["accuracies"]), max(row["accuracies"])
-        lines.append(
-            f"{name:<{width}}{100 * row['mean']:>8.2f}{sd:>8}"
-            f"{100 * least:>8.2f}{100 * most:>8.2f}"
-        )
+        found = [(name, "mean", "sd", "accuracies")]
+        for key, (below, _) in BELOW.items():
+            if f"{key}s" in row:
+                found.append((below, *_keys(key)))
+        for text, *keys in found:
+            mean, sd, values = (row[key] for key in keys)
+            sd = "-" if sd is None else f"{100 * sd:.2f}"
+            lines.append(
+                f"{text:<{width}}{100 * mean:>8.2f}{sd:>8}"
+                f"{100 * min(values):>8.2f}{100 * max(values):>8.2f}"
+            )
     runs = len(rows[0]["accuracies"])
-    return "\n".join([*lines, "", f"{runs} runs, {rows[0]['n']} test images each"])
+    lines += ["", f"{runs} runs, {rows[0]['n']} test images each"]
+    lines += notes(key for key in BELOW if f"{key}s" in rows[0])
+    return "\n".join(lines)

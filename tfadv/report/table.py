@@ -3,16 +3,24 @@
 import itertools
 
 from tfadv import attacks
-from tfadv.evaluation import format_eps
+from tfadv.evaluation import format_eps, leaking
 from tfadv.evaluation.transfer import crosswise
 
 # A one-step attack that leaves this much more accuracy than the iterative one, with
 # disjoint intervals, does so because its gradient misleads, not for lack of steps.
 CLEARLY = 0.20
+# What rows may hold beside the accuracy, and stands below it: its name, what it means.
+BELOW = {
+    "one_off": ("  one-off", "one-off: the image gets its own class or one beside it"),
+    "top5": ("  top-5", "top-5: its class is among the five of the largest logits"),
+}
 
 
 def render(rows):
     """A table of accuracies in percent: a line an attack, a column an eps.
+
+    Below a line stand the one-off accuracies, where the classes have an order, and the
+    top-5 accuracies, where the rows have them.
 
     Args:
         rows: of `evaluation.measure`.
@@ -28,17 +36,17 @@ def render(rows):
         f"{'eps ' + format_eps(eps):>13}" for eps in sizes
     )
     lines = [head, "-" * len(head)]
+    more = below(rows)
     for label in labels:
-        if label == "clean":
-            clean = _cell(cells["clean", 0.0])
-            lines.append(f"{label:<{width}}{clean:>13}")
-            continue
-        found = (cells.get((label, eps)) for eps in sizes)
-        lines.append(
-            f"{label:<{width}}" + "".join(f"{_cell(r) if r else '':>13}" for r in found)
-        )
+        places = [0.0] if label == "clean" else sizes
+        found = [cells.get((label, eps)) for eps in places]
+        line = "".join(f"{_cell(row):>13}" for row in found)
+        lines.append(f"{label:<{width}}{line}".rstrip())
+        for key in more:
+            line = "".join(f"{_cell_below(row, key):>13}" for row in found)
+            lines.append(f"{BELOW[key][0]:<{width}}{line}".rstrip())
     n = rows[0]["n"]
-    lines += ["", f"{n} test images; +- half of the 95 % Wilson interval"]
+    lines += ["", f"{n} test images; +- half of the 95 % Wilson interval", *notes(more)]
     return "\n".join(lines + verdicts(rows))
 
 
@@ -46,6 +54,7 @@ def render_transfer(rows):
     """A table of black-box accuracies in percent for each attack and eps.
 
     A line is a target, a column a source, which has a number so that long names fit.
+    Below it stand the one-off and top-5 accuracies, where the rows have them.
 
     Args:
         rows: of `evaluation.transfer.measure`.
@@ -59,7 +68,9 @@ def render_transfer(rows):
         f"{label}, eps {format_eps(eps)}": (label, eps)
         for label, eps in itertools.product(labels, sizes)
     }
-    width = max(map(len, (*panels, *targets)))
+    more = below(rows)
+    names = [name for name, _ in BELOW.values()]
+    width = max(map(len, (*panels, *targets, *names)))
     columns = "".join(f"{text:>7} " for text in ("clean", *range(1, len(sources) + 1)))
     for heading, place in panels.items():
         head = f"{heading:<{width}}{columns.rstrip()}"
@@ -67,8 +78,10 @@ def render_transfer(rows):
         for target in targets:
             found = [cells.get(("clean", 0.0, target, None))]
             found += [cells.get((*place, target, source)) for source in sources]
-            line = "".join(map(_transfer_cell, found))
-            lines.append(f"{target:<{width}}{line}".rstrip())
+            for key in ("accuracy", *more):
+                name = BELOW[key][0] if key in BELOW else target
+                line = "".join(_transfer_cell(row, key) for row in found)
+                lines.append(f"{name:<{width}}{line}".rstrip())
     widest = max(row["ci95"][1] - row["ci95"][0] for row in rows)
     return "\n".join(
         [
@@ -78,15 +91,26 @@ def render_transfer(rows):
             "were made for; * the target itself, white box",
             f"{rows[0]['n']} test images; half of a 95 % Wilson interval is at most "
             f"{50 * widest:.1f}",
+            *notes(more),
         ]
     )
 
 
-def _transfer_cell(row):
+def _transfer_cell(row, key):
     if row is None:
         return f"{'-':>7} "
     mark = "*" if row["source"] == row["target"] else " "
-    return f"{100 * row['accuracy']:>7.1f}{mark}"
+    return f"{100 * row[key]:>7.1f}{mark}"
+
+
+def below(rows):
+    """The keys of `BELOW` that the rows hold: they are of one data set."""
+    return [key for key in BELOW if any(key in row for row in rows)]
+
+
+def notes(keys):
+    """Lines that say what the numbers below others mean."""
+    return [f"{BELOW[key][1]}, in %" for key in keys]
 
 
 def steps_text(steps, full_steps):
@@ -102,8 +126,18 @@ def bn_text(bn_eval):
 
 
 def _cell(row):
+    if row is None:
+        return ""
     low, high = row["ci95"]
     return f"{100 * row['accuracy']:.1f} +-{50 * (high - low):.1f}"
+
+
+def _cell_below(row, key):
+    """Another accuracy of a row, as long as `_cell`: it stands below that."""
+    if row is None:
+        return ""
+    spread = _cell(row).partition(" ")[2]
+    return f"{100 * row[key]:.1f} {' ' * len(spread)}"
 
 
 def verdicts(rows):
@@ -113,7 +147,8 @@ def verdicts(rows):
         rows: of `evaluation.measure`.
 
     Returns:
-        list of str; empty where one-step and iterative attacks agree.
+        list of str; empty where one-step and iterative attacks agree, and no attack
+        helps the model by telling it labels (`leaking.verdicts`).
     """
     found = []
     for eps in sorted({row["eps"] for row in rows}):
@@ -131,7 +166,7 @@ def verdicts(rows):
                 "which misleads one-step attacks. Believe the row "
                 f"{iterative['attack']}."
             )
-    return found
+    return found + leaking.verdicts(rows)
 
 
 def _weakest_accuracy(rows, names):

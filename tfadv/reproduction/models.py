@@ -19,32 +19,62 @@ BOOKKEEPING = (
     "summary_every",
     "init_from",
 )
+# Of these, what decides when a run with `patience` stops.
+DECIDING_WITH_PATIENCE = ("validate_every", "validation_examples")
 
 
 @dataclasses.dataclass(frozen=True)
 class Trainable:
-    """A model of a table with its seed, ready to be trained or found trained.
+    """A model of a table with its seed and fold, ready to be trained or found trained.
 
     Args:
         name: of the model in its table.
         seed: int.
-        tables: `config.Config`, without the paths of what it needs.
+        fold: name of the data set that the table averages over others with, or None.
+        shift: what a mean over seeds adds to the own seeds of the models that it needs
+            or is attacked by.
+        partner: number of the network in its [partners], from 1, or None for its
+            [model].
+        tables: `config.Config` of its training, without the paths of what it needs.
         experiment: `experiment.Experiment` of these tables.
         init: the `Trainable` it goes on from, or None.
         stored: the `Trainable` whose stored images it is trained with, or None.
         sources: the `Trainable`s that it needs as finished models.
-        path: its workdir. The name ends in a hash of the resolved configuration and
-            of what it needs, so equal models of several tables are one.
+        run_path: workdir of its training. The name ends in a hash of the resolved
+            configuration and of what it needs, so equal models of several tables are
+            one, and partners are trained together.
     """
 
     name: str
     seed: int
+    fold: str | None
+    shift: int
+    partner: int | None
     tables: config.Config
     experiment: experiment.Experiment
     init: "Trainable | None"
     stored: "Trainable | None"
     sources: "list[Trainable]"
-    path: pathlib.Path
+    run_path: pathlib.Path
+
+    @property
+    def path(self):
+        """Its own workdir."""
+        if self.partner is None:
+            return self.run_path
+        return Workdir(self.run_path).partner(self.partner)
+
+    @property
+    def key(self):
+        """What tells it from all other models: the end of its workdir's path."""
+        return self.path.relative_to(self.run_path.parent).as_posix()
+
+    @property
+    def config(self):
+        """The resolved configuration in which it is the [model]."""
+        if self.partner is None:
+            return self.experiment.config
+        return experiment.of_partner(self.experiment.config, self.partner)
 
     @property
     def steps(self):
@@ -53,6 +83,11 @@ class Trainable:
     @property
     def full_steps(self):
         return self.experiment.train.full_steps or self.steps
+
+    @property
+    def steps_taken(self):
+        """`steps`, or fewer where it is trained and was stopped before."""
+        return Workdir(self.path).steps() if self.is_trained() else self.steps
 
     @property
     def needs(self):
@@ -80,7 +115,8 @@ class Trainable:
         self.experiment.make_defense(self.experiment.make_model())
 
     def is_trained(self):
-        return Workdir(self.path).is_trained()
+        # The partners are written first: the run has ended when all of them are there.
+        return all(Workdir(p).is_trained() for p in (self.path, self.run_path))
 
     def fit(self, data_dir):
         """Trains it; what it needs must be there."""
@@ -93,7 +129,7 @@ class Trainable:
             paths = [str(source.path) for source in self.sources]
             changes["sources"] = {"paths": paths, "configs": []}
         tables = self.tables.merged(changes, "the table")
-        run.fit(tables, self.path, data_dir=data_dir)
+        run.fit(tables, self.run_path, data_dir=data_dir)
 
     def craft(self, data_dir):
         """Writes the stored images it is trained with; their model must be there."""
@@ -121,53 +157,92 @@ class Models:
         # Absolute, as configurations hold it and a later call may come from elsewhere.
         self.directory = pathlib.Path(workdir).resolve() / "models"
         # One object a model, however often it is asked for.
-        self.get = functools.cache(self._get)
+        self._known = functools.cache(self._make)
+
+    def get(self, name, seed=None, fold=None, shift=0):
+        """The `Trainable` of a model.
+
+        Args:
+            name: of the model in the table.
+            seed: int, or None for its own and `shift`.
+            fold: name of a data set that takes the place of its own, or None.
+            shift: see `Trainable`.
+        """
+        if seed is None:
+            seed = self.table.models[name].seed + shift
+        return self._known(name, seed, fold, shift)
 
     def of_row(self, row):
         """The `Trainable`s that a row averages over."""
+        if self.table.folds:
+            return [self.get(row.model, fold=fold) for fold in self.table.folds]
         if row.seeds is None:
             return [self.get(row.model)]
-        return [self.get(row.model, seed) for seed in range(1, row.seeds + 1)]
+        return [self.get(row.model, 1 + k, shift=k) for k in range(row.seeds)]
 
-    def _get(self, name, seed=None):
+    def source(self, cell, target):
+        """The `Trainable` whose images a cell attacks `target` with; None: its own."""
+        if not cell.source:
+            return None
+        return self.get(cell.source, fold=target.fold, shift=target.shift)
+
+    def _make(self, name, seed, fold, shift):
         model = self.table.models[name]
-        seed = model.seed if seed is None else seed
-        init = self.get(model.init, seed) if model.init else None
-        stored = self.get(model.stored) if model.stored else None
-        sources = [self.get(source) for source in model.sources]
+        alike = {"fold": fold, "shift": shift}
+        init = self.get(model.init, seed, **alike) if model.init else None
+        stored = self.get(model.stored, **alike) if model.stored else None
+        sources = [self.get(source, **alike) for source in model.sources]
         try:
-            tables = self._tables(model, seed)
+            tables = self._tables(model, seed, fold)
             built = experiment.build(tables)
+            _check_partner(model.partner, len(built.networks) - 1)
             _check_needs(built, init, stored, sources)
         except UsageError as error:
             where = f"table {self.table.name}, model {name!r}"
             raise UsageError(f"{where}: {error}") from None
         identity = {k: v for k, v in built.config.items() if k != "evaluate"}
+        bookkeeping = set(BOOKKEEPING)
+        if built.train.patience is not None:
+            bookkeeping -= set(DECIDING_WITH_PATIENCE)
         identity["train"] = {
-            k: v for k, v in identity["train"].items() if k not in BOOKKEEPING
+            k: v for k, v in identity["train"].items() if k not in bookkeeping
         }
         if stored is not None:
-            identity["stored"] = identity["stored"] | {"source": stored.path.name}
+            identity["stored"] = identity["stored"] | {"source": stored.key}
         if sources:
-            identity["sources"] = [source.path.name for source in sources]
+            identity["sources"] = [source.key for source in sources]
         if init is not None:
-            identity["init"] = init.path.name
+            identity["init"] = init.key
         text = json.dumps(identity, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:10]
         path = self.directory / f"{pathlib.Path(model.config).stem}_{seed}_{digest}"
         return Trainable(
             name=name,
             seed=seed,
+            fold=fold,
+            shift=shift,
+            partner=model.partner,
             tables=tables,
             experiment=built,
             init=init,
             stored=stored,
             sources=sources,
-            path=path,
+            run_path=path,
         )
 
-    def _tables(self, model, seed):
-        tables = config.load(model.config, model.set)
+    def _tables(self, model, seed, fold):
+        tables = config.load(model.config)
+        if fold is not None:
+            # All of [data], because another name starts the table afresh.
+            changes = {"data": tables.get("data", {}) | {"name": fold}}
+            origin = f"{tables.origin('data')}, fold {fold}"
+            tables = tables.merged(changes, origin)
+        tables = config.override(tables, model.set)
+        if fold is not None and tables["data"]["name"] != fold:
+            raise UsageError(
+                f"`set` makes data.name {tables['data']['name']!r}, and `folds` of the "
+                f"table {fold!r}: leave it out of `set`"
+            )
         where = f"{tables.origin('train')} [train]"
         full = config.build(config.Train, tables.get("train", {}), where=where).steps
         if model.steps is not None and model.steps > full:
@@ -183,6 +258,15 @@ class Models:
             if self.fraction < 1:
                 changes["full_steps"] = model.steps
         return tables.merged({"train": changes}, "the table")
+
+
+def _check_partner(number, count):
+    """UsageError where a configuration has no partner of this number."""
+    if number is not None and number > count:
+        there = f"is from 1 to {count}, the networks of" if count else "needs"
+        raise UsageError(
+            f"`partner` {there} [partners] in its configuration; received {number}"
+        )
 
 
 def _check_needs(built, init, stored, sources):
@@ -201,20 +285,37 @@ def _check_needs(built, init, stored, sources):
             "`sources` in the table name the finished models that a configuration with "
             "[sources] needs: give both or neither"
         )
-    for needed, sections in (
-        (init, experiment.SHARED),
-        (stored, ("data",)),
-        *((source, built.shared_with_sources) for source in sources),
-    ):
-        if needed is None:
+    several = len(built.networks) > 1
+    if several and init is not None:
+        raise UsageError(
+            "`init` is one network, and [partners] has others: name what all of them "
+            "start from in `sources`"
+        )
+    if several and sources and len(sources) != len(built.networks):
+        raise UsageError(
+            f"the {len(built.networks)} networks of [model] and [partners] start from "
+            f"as many `sources`; received {len(sources)}"
+        )
+    if init is not None and init.partner is not None:
+        raise UsageError(
+            f"`init` goes on from checkpoints, and {init.name!r} has none of its own: "
+            "it was trained as the partner of another"
+        )
+    first = built.networks[0]
+    needed = [(init, experiment.SHARED, first), (stored, ("data",), first)]
+    for i, source in enumerate(sources):
+        network = built.networks[i] if several else first
+        needed.append((source, built.shared_with_sources, network))
+    for one, sections, network in needed:
+        if one is None:
             continue
         theirs, ours = (
-            experiment.shared_with_origin(exp.config, sections)
-            for exp in (needed.experiment, built)
+            experiment.shared_with_origin(resolved, sections)
+            for resolved in (one.config, built.config | {"model": network})
         )
         for key, was, now in config.differences(theirs, ours):
             raise UsageError(
-                f"the model {needed.name!r} that it needs has {key} = {was!r}, this "
+                f"the model {one.name!r} that it needs has {key} = {was!r}, this "
                 f"one {now!r}; they must agree"
             )
     if init is not None and init.steps >= built.train.steps:

@@ -2,8 +2,20 @@
 
 import statistics
 
-from tfadv.evaluation import format_eps
+from tfadv.evaluation import format_eps, whitebox
 from tfadv.report.results import versions
+from tfadv.reproduction import tables
+
+# What a page says of what its columns count.
+COUNTED = {
+    "one_off": "the class or one beside it",
+    "top5": "the class is among the five of the largest logits",
+    "error_rate": "what is not right",
+    "top5_error_rate": "what is not right by top-5",
+    "transfer_rate": "of images that a source gets right and that then fool it, those "
+    "that fool the model as well",
+    "top5_transfer_rate": "the same where right means top-5",
+}
 
 
 def compose(
@@ -16,16 +28,21 @@ def compose(
         rows: those of its rows that are measured now.
         models: `models.Models`.
         measured: (cell, target, source) -> row of `evaluation.measure`, or None while
-            it is not measured; target and source are `Trainable`s.
+            it is not measured; target and source are `Trainable`s of one fold.
         fraction: of every schedule.
         batch_statistics: dict with `bn_eval` and `batch_size`, to stand in the outcome
             where batch normalisation took the statistics of each batch.
         before: cells of an earlier outcome, kept for the table's other rows.
 
     Returns:
-        dict with `table`, `title`, `data`, `fraction`, `versions`, `notes` (from row to
-        text) and `cells`; numbers in percent. A cell that is not measured yet has
-        `measured` None.
+        dict with `table`, `title`, `data` (of all folds), `fraction`, `versions`,
+        `notes` (from row to text) and `cells`; numbers in percent. A cell that is not
+        measured yet has `measured` None. One that counts something else than what is
+        right says what in `metric`. A mean over seeds has them in `seed`, one over
+        folds in `folds`; it has `measured_sd` in place of `ci95`. `n` counts the images
+        of one seed, but of all folds together: each is tested in one. A transfer rate
+        has the number of images that it is a share of in `kept`, over all seeds and
+        folds; where one of these has none, `measured` is None.
     """
     now = {row.name: row for row in rows}
     cells = []
@@ -37,7 +54,8 @@ def compose(
     return {
         "table": table.name,
         "title": table.title,
-        "data": models.of_row(rows[0])[0].tables["data"]["name"],
+        "data": ", ".join(table.folds)
+        or models.of_row(rows[0])[0].tables["data"]["name"],
         "fraction": fraction,
         **(batch_statistics or {}),
         "versions": versions(),
@@ -48,9 +66,11 @@ def compose(
 
 def _cells(row, models, measured):
     targets = models.of_row(row)
+    folds = [target.fold for target in targets if target.fold]
     for cell in row.cells:
-        source = models.get(cell.source) if cell.source else None
-        found = [measured(cell, target, source) for target in targets]
+        found = [
+            measured(cell, target, models.source(cell, target)) for target in targets
+        ]
         one = {
             "row": row.name,
             "attack": cell.attack,
@@ -61,35 +81,69 @@ def _cells(row, models, measured):
             "ci95": None,
             "n": None,
             "seed": targets[0].seed,
-            "steps": targets[0].steps,
+            "steps": round(statistics.mean(target.steps_taken for target in targets)),
             "steps_of": targets[0].full_steps,
         }
+        if cell.metric != "accuracy":
+            one["metric"] = cell.metric
+        if folds:
+            one["folds"] = folds
         if row.seeds:
             one["seed"] = [target.seed for target in targets]
+        if folds or row.seeds:
             one["published_sd"] = cell.published_sd
         if all(found):
-            percent = [100 * one_found["accuracy"] for one_found in found]
-            one["measured"] = round(statistics.mean(percent), 2)
-            one["n"] = found[0]["n"]
-            if row.seeds:
-                one["measured_sd"] = (
-                    round(statistics.stdev(percent), 2) if len(percent) > 1 else None
-                )
-            else:
-                one["ci95"] = [round(100 * bound, 2) for bound in found[0]["ci95"]]
+            counts = [one_found["n"] for one_found in found]
+            one["n"] = sum(counts) if folds else counts[0]
+            one |= _counted(found, cell.metric, is_mean=bool(folds or row.seeds))
         yield one
+
+
+def _counted(found, metric, *, is_mean):
+    """What measured rows, one of a seed or a fold, say of a metric, for a cell."""
+    shares, of = zip(*(_share(row, metric) for row in found), strict=True)
+    told = {"kept": sum(of)} if metric in tables.TRANSFER else {}
+    if None in shares:
+        return told
+    percent = [100 * share for share in shares]
+    told["measured"] = round(statistics.mean(percent), 2)
+    if is_mean:
+        sd = round(statistics.stdev(percent), 2) if len(percent) > 1 else None
+        return {**told, "measured_sd": sd}
+    bounds = _ci95(found[0], metric)
+    return {**told, "ci95": [round(100 * bound, 2) for bound in bounds]}
+
+
+def _share(row, metric):
+    """What a measured row says of a metric: (fraction, of how many images).
+
+    The fraction is None for the transfer rate of no images.
+    """
+    if metric in tables.TRANSFER:
+        return row[metric], row[metric.replace("transfer_rate", "kept")]
+    if metric.endswith("error_rate"):
+        return 1 - row["top5" if metric in tables.TOP5 else "accuracy"], row["n"]
+    return row[metric], row["n"]
+
+
+def _ci95(row, metric):
+    """The interval of what a measured row says of a metric."""
+    if metric == "accuracy":
+        return row["ci95"]
+    share, n = _share(row, metric)
+    return whitebox.row(row["attack"], row["eps"], round(n * share), n)["ci95"]
 
 
 def render(outcome, *, markdown=False):
     """The outcome as a table, for a terminal or as Markdown.
 
     A row of the paper becomes three lines: published, measured, difference; below its
-    name stand how many steps of how many its model was trained for, with which seed,
-    and how many images it was measured on.
+    name stand how many steps of how many its model was trained for, with which seed
+    and on how many folds, and how many images it was measured on.
     """
     by_row, columns = {}, {}
     for cell in outcome["cells"]:
-        key = (cell["attack"], cell["eps"], cell["source"])
+        key = (cell["attack"], cell["eps"], cell["source"], cell.get("metric"))
         columns.setdefault(key, _column(cell))
         by_row.setdefault(cell["row"], {})[key] = cell
     lines = [["", "", *columns.values()]]
@@ -98,6 +152,7 @@ def render(outcome, *, markdown=False):
         steps = f"{some['steps']:,} of {some['steps_of']:,} steps"
         seeds = some["seed"]
         seeds = f"{len(seeds)} seeds" if isinstance(seeds, list) else f"seed {seeds}"
+        seeds += f", {len(some['folds'])} folds" if "folds" in some else ""
         counts = sorted({cell["n"] for cell in cells.values() if cell["n"]})
         seeds += "".join(f", {count:,} images" for count in counts)
         for label, text, show in (
@@ -124,11 +179,11 @@ def render(outcome, *, markdown=False):
 
 
 def _column(cell):
-    """`fgs 0.3`, or `fgs 0.3 from A2` for the attack `fgs` or `fgs_from`."""
+    """`fgs 0.3`, or `one-off fgs 0.3 from A2`; see `tables.heading`."""
     size = f" {format_eps(cell['eps'])}" if cell["eps"] else ""
-    if not cell["source"]:
-        return cell["attack"] + size
-    return f"{cell['attack'].removesuffix('_from')}{size} from {cell['source']}"
+    by = f" from {cell['source']}" if cell["source"] else ""
+    metric = cell.get("metric", "accuracy")
+    return f"{tables.heading(cell['attack'], metric, black_box=bool(by))}{size}{by}"
 
 
 def _with_sd(value, sd):
@@ -160,12 +215,28 @@ def heading(outcome):
     )
 
 
+def _what(cells):
+    """What these cells count: `Accuracy and one-off (the class or one beside it)`."""
+    counted = [cell.get("metric", "accuracy") for cell in cells]
+    texts = ["accuracy"] if "accuracy" in counted or not counted else []
+    texts += [
+        f"{tables.in_words(metric)} ({meaning})"
+        for metric, meaning in COUNTED.items()
+        if metric in counted
+    ]
+    text = " and ".join([part for part in (", ".join(texts[:-1]), texts[-1]) if part])
+    return text[0].upper() + text[1:]
+
+
 def document(outcome):
     """The outcome as a page of Markdown."""
-    share = outcome["fraction"]
+    share, cells = outcome["fraction"], outcome["cells"]
     how = "whole schedules" if share == 1 else f"{100 * share:g} % of every schedule"
+    what = f"{_what(cells)} in percent"
+    if any("folds" in cell for cell in cells):
+        what += ", means over the folds +- their standard deviation"
     return (
-        f"# {heading(outcome)}\n\nData: {outcome['data']}. Trained for {how}. Accuracy "
-        "in percent; difference = measured - published.\n\n"
+        f"# {heading(outcome)}\n\nData: {outcome['data']}. Trained for {how}. {what}; "
+        "difference = measured - published.\n\n"
         f"{render(outcome, markdown=True)}\n"
     )

@@ -195,6 +195,7 @@ class Bench:
 
     Attributes:
         statistics: see `outcome.compose`; empty where these are moving averages.
+        top5: whether a column of the table counts top-5, so that all is measured so.
 
     Raises:
         UsageError: an attack, an eps or a number that cannot be.
@@ -209,7 +210,10 @@ class Bench:
         self.statistics = {}
         if bn_eval != "moving":
             self.statistics = {"bn_eval": bn_eval, "batch_size": batch_size}
-        self._opened, self._images = {}, {}
+        self.top5 = any(
+            cell.metric in tables.TOP5 for row in table.rows for cell in row.cells
+        )
+        self._opened, self._images, self._fold = {}, {}, None
         where = f"table {table.name}"
         self.evaluate = config.build(
             config.Evaluate,
@@ -239,6 +243,7 @@ class Bench:
         # source by source, so that each is crafted on once for all its targets.
         everything = self._keys(rows)
         self._check_images([one for key in everything for one in _models(key)])
+        self._check_metrics(rows)
         white = [[key for key in self._keys([row]) if key[2] is None] for row in rows]
         black = {}
         for key in everything:
@@ -249,15 +254,16 @@ class Bench:
             for trainable in in_order([one for key in group for one in _models(key)]):
                 tasks += self._training_tasks(trainable, seen)
             for key in group:
-                if _identity(key) not in seen:
-                    seen.add(_identity(key))
+                # Columns that differ in what they count share a measurement.
+                if self._path(*key) not in seen:
+                    seen.add(self._path(*key))
                     tasks.append(self._measure_task(*key))
         return tasks
 
     def _keys(self, rows):
         """(target, attack, source) of every measurement of these rows."""
         return [
-            (target, cell.attack, cell.source and self.models.get(cell.source))
+            (target, cell.attack, self.models.source(cell, target))
             for row in rows
             for target in self.models.of_row(row)
             for cell in row.cells
@@ -265,7 +271,7 @@ class Bench:
 
     def _training_tasks(self, trainable, seen):
         """What must be done to have it; notes in `seen` what is planned already."""
-        if trainable.path in seen:
+        if trainable.run_path in seen:
             return []
         tasks = []
         if not trainable.is_trained():
@@ -275,22 +281,52 @@ class Bench:
             if trainable.stored_path not in seen:
                 tasks.append(self._craft_task(trainable))
             seen |= {trainable.name, trainable.stored_path}
-        seen.add(trainable.path)
+        seen.add(trainable.run_path)
         return [*tasks, self._train_task(trainable)]
 
     def _check_images(self, trainables):
-        where, first = f"table {self.table.name}", trainables[0]
+        where, firsts = f"table {self.table.name}", {}
         for one in trainables:
+            first = firsts.setdefault(one.fold, one)
             if _images(one) != _images(first):
                 raise UsageError(
                     f"{where}: its models do not take the same images: {first.name!r} "
                     f"takes {_images(first)}, {one.name!r} takes {_images(one)}"
                 )
-        available = first.experiment.dataset.source.sizes["test"]
+        sources = {fold: _source(one) for fold, one in firsts.items()}
+        kinds = {
+            fold: (source.image_shape, source.num_classes, source.ordered)
+            for fold, source in sources.items()
+        }
+        if len(set(kinds.values())) > 1:
+            raise UsageError(
+                f"{where}: `folds` must be parts of one data set; received "
+                f"{', '.join(kinds)}, which differ in their images or classes"
+            )
+        available = min(source.sizes["test"] for source in sources.values())
         experiment.check_evaluation_sizes(self.evaluate, available, "test", where)
 
+    def _check_metrics(self, rows):
+        """UsageError where a column counts what these data do not have."""
+        for row in rows:
+            for cell in row.cells:
+                target = self.models.of_row(row)[0]
+                name = target.experiment.config["data"]["name"]
+                where = f"table {self.table.name}, row {row.name!r}: {cell.attack!r}"
+                if cell.metric == "one_off" and not _source(target).ordered:
+                    raise UsageError(
+                        f"{where} counts neighbouring classes (one_off), and those of "
+                        f"{name} have no order: leave this column out"
+                    )
+                classes = _source(target).num_classes
+                if cell.metric in tables.TOP5 and classes <= 5:
+                    raise UsageError(
+                        f"{where} counts the five largest logits ({cell.metric}), and "
+                        f"{name} has {classes} classes: leave this column out"
+                    )
+
     def found(self, cell, target, source):
-        """The row of accuracy for a cell, or None while it is not measured."""
+        """The measured row for a cell, or None while it is not measured."""
         path = self._path(target, cell.attack, source)
         if not path.exists():
             return None
@@ -300,9 +336,9 @@ class Bench:
     def _train_task(self, trainable):
         before = trainable.init.steps if trainable.init is not None else 0
         return Task(
-            label=f"training {trainable.name}, seed {trainable.seed}, "
-            f"{trainable.steps:,} of {trainable.full_steps:,} steps",
-            cost=_size(trainable) * (trainable.steps - before) * 128,
+            label=f"training {_which(trainable)}, {trainable.steps:,} of "
+            f"{trainable.full_steps:,} steps",
+            cost=_cost_of_training(trainable) * (trainable.steps - before) * 128,
             is_done=trainable.is_trained,
             run=lambda: trainable.fit(self.data_dir),
         )
@@ -310,7 +346,7 @@ class Bench:
     def _craft_task(self, trainable):
         source = trainable.stored
         gradients = 44 * trainable.experiment.stored.max_eps * 255 / 16
-        images = source.experiment.dataset.source.sizes["train"]
+        images = _source(source).sizes["train"]
         return Task(
             label=f"crafting the stored images of {source.name}",
             cost=_size(source) * images * gradients * GRADIENT,
@@ -321,10 +357,10 @@ class Bench:
     def _measure_task(self, target, attack, source):
         by = f" crafted on {source.name}" if source is not None else ""
         at = target if source is None else source
-        images = target.experiment.dataset.source.sizes["test"]
-        gradients = 1 if attack == "clean" else self._gradients(attack)
+        images = _source(target).sizes["test"]
+        gradients = 1 if attack in tables.CLEAN else self._gradients(attack)
         return Task(
-            label=f"measuring {target.name}, seed {target.seed}: {attack}{by}",
+            label=f"measuring {_which(target)}: {attack}{by}",
             cost=_size(at) * (self.num_examples or images) * gradients * GRADIENT,
             is_done=self._path(target, attack, source).exists,
             run=lambda: self._measure(target, attack, source),
@@ -344,11 +380,16 @@ class Bench:
         """Measures one attack at every eps; black box: on all targets of the source."""
         opened = self._open(target)
         images = self._read(opened)
-        clean = attack == "clean"
+        clean = attack in tables.CLEAN
         made_for = target if source is None else source
         entries = [] if clean else [self._entries[attack]]
         entries = suite.for_model(entries, made_for.path)
-        options = {"batch_size": self.batch_size, "seed": 0}
+        options = {
+            "batch_size": self.batch_size,
+            "seed": 0,
+            "ordered_classes": _source(target).ordered_classes,
+            "top5": self.top5,
+        }
         eps = self.table.eps.get(attack)
         if source is None:
             rows = measure(opened.predict, images, entries, eps, clean=clean, **options)
@@ -358,15 +399,15 @@ class Bench:
         targets = {}
         for row in self.table.rows:
             for one in self.models.of_row(row):
-                needed = any(
-                    cell.source and self.models.get(cell.source).path == source.path
+                wanted = [
+                    self._path(one, cell.attack, self.models.source(cell, one))
                     for cell in row.cells
-                    if cell.attack == attack
-                )
-                if needed and one.is_trained():
-                    targets[one.path.name] = one
+                    if cell.source
+                ]
+                if self._path(one, attack, source) in wanted and one.is_trained():
+                    targets[one.key] = one
         rows = transfer.measure(
-            {source.path.name: self._open(source).predict},
+            {source.key: self._open(source).predict},
             {name: self._open(one).predict for name, one in targets.items()},
             images,
             entries,
@@ -378,6 +419,9 @@ class Bench:
             self._write(one, attack, source, mine)
 
     def _open(self, trainable):
+        if trainable.fold != self._fold:
+            # Models are large, and whoever meets another is of the same fold.
+            self._opened, self._images, self._fold = {}, {}, trainable.fold
         if trainable.path not in self._opened:
             limits = {
                 "batch_size": self.batch_size,
@@ -403,10 +447,15 @@ class Bench:
         what = {
             "attack": repr(entry.attack) if entry else "clean",
             "eps": self.table.eps[attack] if entry else None,
-            "source": source.path.name if source is not None else None,
+            "source": source.key if source is not None else None,
             "num_examples": self.num_examples,
             **self.statistics,
         }
+        if _source(target).ordered:
+            # The rows have more than those of other data.
+            what["ordered"] = True
+        if self.top5:
+            what["top5"] = True
         text = json.dumps(what, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:10]
         name = entry.name if entry else "clean"
@@ -414,7 +463,7 @@ class Bench:
 
     def _write(self, target, attack, source, rows):
         path = self._path(target, attack, source)
-        write_json(path, {"source": source and source.path.name, "rows": rows})
+        write_json(path, {"source": source and source.key, "rows": rows})
 
 
 def _models(key):
@@ -422,9 +471,15 @@ def _models(key):
     return [target] if source is None else [target, source]
 
 
-def _identity(key):
-    target, attack, source = key
-    return target.path, attack, source and source.path
+def _which(trainable):
+    """A model in words: its name, its seed and, if it has one, its fold."""
+    fold = f", {trainable.fold}" if trainable.fold else ""
+    return f"{trainable.name}, seed {trainable.seed}{fold}"
+
+
+def _source(trainable):
+    """Its `data.Source`."""
+    return trainable.experiment.dataset.source
 
 
 def _images(trainable):
@@ -435,6 +490,15 @@ def _images(trainable):
 
 def _size(trainable):
     """Proportional to the operations of a pass: layers times places."""
+    return _size_of(trainable, trainable.config["model"])
+
+
+def _cost_of_training(trainable):
+    """The same for all networks that are trained together."""
+    networks = trainable.experiment.networks
+    return sum(_size_of(trainable, network) for network in networks)
+
+
+def _size_of(trainable, network):
     h, w, _ = trainable.experiment.dataset.image_shape
-    depth = trainable.experiment.config["model"].get("depth", 20)
-    return h * w * depth
+    return h * w * network.get("depth", 20)

@@ -14,6 +14,7 @@
     stored = "source"                   # where it mixes in stored images: of that model
     sources = ["A"]                     # where it needs finished models: these
     seed = 1
+    partner = 1                         # not its [model], but its first [partners]
     set = ["defense.k=32"]
 
     [[rows]]
@@ -27,8 +28,9 @@ holds nothing but `[models.<name>]`.
 
 Black-box attacks craft on other models: `sources = [...]` names these, for every
 attack that has no list of its own. Such an attack has a single eps, and the lists of a
-row are over its sources, with nan where nothing is to be measured. Both kinds stand
-side by side where attacks say it for themselves; an empty list is the white box:
+row are over its sources, with nan where nothing is to be measured and "?" where
+something is, though no number is published. Both kinds stand side by side where attacks
+say it for themselves; an empty list is the white box:
 
     attacks = [
         { as = "fgs", name = "step_fgsm" },
@@ -39,8 +41,43 @@ These columns are printed as "fgs 0.3", "fgs 0.3 from A2" and "fgs 0.3 from B2":
 name of a black-box attack a `_from` at the end is left out.
 
 A row with `seeds = 20` measures its model with the seeds 1 .. 20 and compares means;
-`sd` then holds published deviations. A row may have a `note`, which is printed with the
-table.
+`sd` then holds published deviations. For seed k all that the model needs (but its
+`init`, which has the model's seed) or is attacked by has k - 1 more than its own seed.
+So models of seed 1 are a set for every k, trained and attacked by each other. A row may
+have a `note`, which is printed with the table.
+
+Cross-validation: `folds = ["adience_0", "adience_1"]` above all tables names data sets.
+Every model is trained once for each, with `data.name` set to it and the rest of its
+[data] as it was, and what it needs or is attacked by is of the same fold. All cells are
+means over the folds, and `sd` holds published deviations; no row has `seeds` then, for
+there is one kind of mean at a time.
+
+A column counts what is classified correctly, or with `metric = "one_off"` what gets its
+own class or one beside it, where the classes have an order (`data.Source`). The column
+`clean_one_off` is that of clean images. Both numbers of an attack are measured at once:
+
+    attacks = [
+        { as = "fgs", name = "step_fgsm" },
+        { as = "fgs_one_off", name = "step_fgsm", metric = "one_off" },
+    ]
+
+They are printed as "fgs 0.3" and "one-off fgs 0.3": a `_one_off` at the end of the name
+of such a column is left out, and then a `_from`. So it is with the other metrics:
+
+    top5                   the class is among the five of the largest logits
+    error_rate             100 - accuracy
+    top5_error_rate        100 - top5
+    transfer_rate          of images that a source gets right and that then fool it,
+                           those that fool the row's model, too; see
+                           `evaluation.transfer.transfer_rate`; black box only
+    top5_transfer_rate     the same where right means top5
+
+A table that asks for any top-5 measures it with everything, `clean_top5` as well; the
+data must have more than five classes.
+
+Models that differ in nothing but `partner` are networks of one training: without it
+the first, which is the [model] of the configuration, with `partner = 2` the second of
+its [partners].
 
 Nothing here imports TensorFlow.
 """
@@ -48,12 +85,30 @@ Nothing here imports TensorFlow.
 import dataclasses
 import math
 import pathlib
+import typing
 
 from tfadv import config
 from tfadv.errors import UsageError, nearest
 
 # Of a row; all its other keys are columns.
 ROW_KEYS = ("name", "model", "seeds", "note", "sd")
+# In place of a number: to be measured, though nothing is published.
+UNPUBLISHED = "?"
+# What a column may count.
+Metric = typing.Literal[
+    "accuracy",
+    "one_off",
+    "top5",
+    "error_rate",
+    "top5_error_rate",
+    "transfer_rate",
+    "top5_transfer_rate",
+]
+# Those that need the five largest logits, and those of images made for another model.
+TOP5 = ("top5", "top5_error_rate", "top5_transfer_rate")
+TRANSFER = ("transfer_rate", "top5_transfer_rate")
+# Columns without an attack, which every table has.
+CLEAN = {"clean": "accuracy", "clean_one_off": "one_off", "clean_top5": "top5"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,6 +122,8 @@ class Model:
         init: name of the model it goes on from, with its own seed, or None.
         stored: name of the model whose stored images it is trained with, or None.
         sources: names of the models that it needs finished, for its [sources].
+        partner: number of the network in its [partners], from 1, or None for its
+            [model].
         set: changes `section.key=value`.
     """
 
@@ -76,10 +133,11 @@ class Model:
     init: str | None = None
     stored: str | None = None
     sources: tuple[str, ...] = ()
+    partner: int | None = None
     set: tuple[str, ...] = ()
 
     def __post_init__(self):
-        for name, least in (("seed", 0), ("steps", 1)):
+        for name, least in (("seed", 0), ("steps", 1), ("partner", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"`{name}` must be at least {least}; received {value}")
@@ -97,14 +155,16 @@ class Cell:
     """One published number.
 
     Args:
-        attack: the column's name, `"clean"` for none.
+        attack: the column's name, one of `CLEAN` for none.
+        metric: what is counted, one of `Metric`; see the head of this file.
         eps: in the units of x, 0 for clean images.
         source: name of the model that crafts, or None for the row's own.
         published: percent, or None where the paper has no number.
-        published_sd: its standard deviation over seeds, or None.
+        published_sd: its standard deviation over seeds or folds, or None.
     """
 
     attack: str
+    metric: str
     eps: float
     source: str | None
     published: float | None
@@ -137,6 +197,7 @@ class Table:
     Args:
         name: the file's stem.
         title: line above the outcome.
+        folds: names of data sets that all cells are averaged over, or empty.
         attacks: dict from column name to what `[evaluate] attacks` takes.
         eps: dict from column name to its sizes, in the units of x.
         models: dict from name to `Model`, `config` made a path.
@@ -145,6 +206,7 @@ class Table:
 
     name: str
     title: str
+    folds: tuple
     attacks: dict
     eps: dict
     models: dict
@@ -159,6 +221,7 @@ class _File:
     attacks: tuple[str | dict, ...]
     eps: tuple[float, ...]
     rows: tuple[dict, ...]
+    folds: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     models_from: str | None = None
     models: dict | None = None
@@ -167,7 +230,7 @@ class _File:
         for name in ("attacks", "eps", "rows"):
             if not getattr(self, name):
                 raise ValueError(f"`{name}` must hold at least one")
-        for name in ("eps", "sources"):
+        for name in ("eps", "folds", "sources"):
             _check_distinct(getattr(self, name), f"`{name}`")
 
 
@@ -216,19 +279,20 @@ def read(path):
         _check_circle(name, models, (), path)
     for source in file.sources:
         _check_name(source, models, f"{path} sources")
-    attacks, eps, sources = _attacks(file, models, f"{path} attacks")
-    columns = {"clean": [(0.0, None)]} | {
-        column: [(e, source) for source in sources[column] or (None,) for e in sizes]
-        for column, sizes in eps.items()
-    }
+    attacks, eps, sources, metrics = _attacks(file, models, f"{path} attacks")
+    columns = {column: (metric, [(0.0, None)]) for column, metric in CLEAN.items()}
+    for column, sizes in eps.items():
+        spots = [(e, source) for source in sources[column] or (None,) for e in sizes]
+        columns[column] = (metrics[column], spots)
     rows = [
-        _row(row, columns, models, f"{path} [[rows]] {i + 1}")
+        _row(row, columns, models, file.folds, f"{path} [[rows]] {i + 1}")
         for i, row in enumerate(file.rows)
     ]
     _check_distinct([row.name for row in rows], f"{path}: the names of rows")
     return Table(
         name=path.stem,
         title=file.title,
+        folds=file.folds,
         attacks=attacks,
         eps=eps,
         models=models,
@@ -250,14 +314,14 @@ def _models(tables, path):
 
 
 def _attacks(file, models, where):
-    """dicts from column to what `[evaluate] attacks` takes, its sizes, its sources."""
-    found, eps, sources = {}, {}, {}
+    """dicts from column to its attack, its sizes, its sources, what it counts."""
+    found, eps, sources, metrics = {}, {}, {}, {}
     for one in file.attacks:
         one = {"name": one} if isinstance(one, str) else dict(one)
         if "name" not in one:
             raise UsageError(f"{where}: {one!r} has no key 'name'")
         column = config.coerce(one.pop("as", one["name"]), str, where)
-        if column in (*ROW_KEYS, "clean"):
+        if column in (*ROW_KEYS, *CLEAN):
             raise UsageError(f"{where}: no column can have the name {column!r}")
         if column in found:
             raise UsageError(
@@ -267,6 +331,13 @@ def _attacks(file, models, where):
         here = f"{where} {column}"
         eps[column] = _own(one, "eps", file.eps, tuple[float, ...], here)
         sources[column] = _own(one, "sources", file.sources, tuple[str, ...], here)
+        metric = one.pop("metric", "accuracy")
+        metrics[column] = config.coerce(metric, Metric, f"{here} metric")
+        if metric in TRANSFER and not sources[column]:
+            raise UsageError(
+                f"{here}: {metric!r} is of images made for other models, and this "
+                "column has no `sources`: name them, or count 'error_rate'"
+            )
         if not eps[column]:
             raise UsageError(f"{here}: `eps` must hold at least one; received 0")
         if sources[column] and len(eps[column]) > 1:
@@ -277,9 +348,35 @@ def _attacks(file, models, where):
         for source in sources[column]:
             _check_name(source, models, f"{here} sources")
         found[column] = one
-    black_box = [name.removesuffix("_from") for name in found if sources[name]]
-    _check_distinct(black_box, f"{where}: names of black-box columns without `_from`")
-    return found, eps, sources
+    # A black-box column is printed with its source, any other with nothing after it.
+    for black_box, kind in ((False, "columns"), (True, "black-box columns")):
+        printed = [
+            heading(column, metrics[column], black_box=black_box)
+            for column in found
+            if bool(sources[column]) is black_box
+        ]
+        _check_distinct(printed, f"{where}: {kind} as they are printed")
+    return found, eps, sources, metrics
+
+
+def heading(column, metric, *, black_box):
+    """A column as it is printed, without sizes and sources: `fgs`, `top-5 fgs`.
+
+    Args:
+        column: its name.
+        metric: see `Cell`.
+        black_box: whether it has sources, which are printed after it.
+    """
+    more = "" if metric == "accuracy" else f"{in_words(metric)} "
+    own = column.removesuffix(f"_{metric}") if more else column
+    return more + (own.removesuffix("_from") if black_box else own)
+
+
+def in_words(metric):
+    """`one-off`, `top-5 error rate`."""
+    if metric == "one_off":
+        return "one-off"
+    return metric.replace("top5", "top-5").replace("_", " ")
 
 
 def _own(attack, key, shared, hint, where):
@@ -289,7 +386,7 @@ def _own(attack, key, shared, hint, where):
     return found
 
 
-def _row(table, columns, models, where):
+def _row(table, columns, models, folds, where):
     known = (*ROW_KEYS, *columns)
     _check_keys(table, known, needed=("name", "model"), where=where)
     name, model, note = (
@@ -300,15 +397,23 @@ def _row(table, columns, models, where):
     seeds = config.coerce(table.get("seeds"), int | None, f"{where} seeds")
     if seeds is not None and seeds < 1:
         raise UsageError(f"{where}: `seeds` must be at least 1; received {seeds}")
+    if seeds is not None and folds:
+        raise UsageError(
+            f"{where}: `seeds` and the table's `folds` are two kinds of mean, and a "
+            "table has one: leave one of them out"
+        )
     sd = config.coerce(table.get("sd", {}), dict, f"{where} sd")
     given = [column for column in columns if column in table]
     _check_keys(sd, given, needed=(), where=f"{where} sd")
-    if sd and seeds is None:
-        raise UsageError(f"{where}: `sd` is over seeds; say how many with `seeds`")
+    if sd and seeds is None and not folds:
+        raise UsageError(
+            f"{where}: `sd` is over seeds or folds; say how many with `seeds`, or "
+            "which with `folds` of the table"
+        )
     cells = []
     for column in given:
-        spots = columns[column]
-        values = _numbers(table[column], len(spots), f"{where} {column}")
+        metric, spots = columns[column]
+        values = _numbers(table[column], len(spots), f"{where} {column}", UNPUBLISHED)
         deviations = _numbers(sd.get(column), len(spots), f"{where} sd {column}")
         for (eps, source), value, deviation in zip(
             spots, values, deviations, strict=True
@@ -318,9 +423,10 @@ def _row(table, columns, models, where):
                 cells.append(
                     Cell(
                         attack=column,
+                        metric=metric,
                         eps=eps,
                         source=source,
-                        published=value,
+                        published=None if value == UNPUBLISHED else value,
                         published_sd=deviation,
                     )
                 )
@@ -329,17 +435,27 @@ def _row(table, columns, models, where):
     return Row(name=name, model=model, seeds=seeds, cells=cells, note=note)
 
 
-def _numbers(value, count, where):
-    """`count` percentages, None for nan, or all None where there is no value."""
+def _numbers(value, count, where, *others):
+    """`count` percentages, None for nan, or all None where there is no value.
+
+    Args:
+        others: what may stand in place of a number, and is returned as it is.
+    """
     if value is None:
         return [None] * count
     values = value if isinstance(value, list) else [value]
-    plain = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    numbers = [v for v in values if not (isinstance(v, str) and v in others)]
+    plain = all(isinstance(v, int | float) and not isinstance(v, bool) for v in numbers)
     if len(values) != count or not plain:
-        raise UsageError(f"{where}: expected {count} numbers; received {value!r}")
-    if not all(math.isnan(v) or 0 <= v <= 100 for v in values):
+        or_others = "".join(f" or {other!r}" for other in others)
+        raise UsageError(
+            f"{where}: expected {count} numbers{or_others}; received {value!r}"
+        )
+    if not all(math.isnan(v) or 0 <= v <= 100 for v in numbers):
         raise UsageError(f"{where}: expected percent, 0 to 100; received {value!r}")
-    return [None if math.isnan(v) else float(v) for v in values]
+    return [
+        v if isinstance(v, str) else None if math.isnan(v) else float(v) for v in values
+    ]
 
 
 def _check_keys(table, known, *, needed, where):

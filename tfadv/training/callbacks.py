@@ -1,6 +1,7 @@
 """What is shown while a run lasts: a progress bar and TensorBoard."""
 
 import functools
+import math
 import sys
 import time
 
@@ -137,3 +138,54 @@ class Summaries(keras.callbacks.Callback):
             difference = tf.clip_by_value(0.5 + 10 * (x_adv - x), 0, 1)
             rows = tf.concat([x, x_adv, difference], axis=1)
             tf.summary.image(f"{self.name}/images/{name}", rows, max_outputs=8)
+
+
+class EarlyStopping(keras.callbacks.Callback):
+    """Stops where the defence's `validation_loss` has not fallen for a while.
+
+    Keras' own would forget what it saw when a run is resumed; this one's `state` goes
+    with the checkpoints. The weights stay those of the last step.
+
+    Args:
+        x: [n, h, w, c] images that are not trained on, nor tested on.
+        y: [n] labels.
+        patience: measurements in a row without a lower loss.
+        every: int, steps between measurements.
+
+    Attributes:
+        state: `tf.train.Checkpoint`.
+    """
+
+    def __init__(self, x, y, *, patience, every):
+        super().__init__()
+        self.x, self.y = x, y
+        self.patience, self.every = patience, every
+        self.best = tf.Variable(math.inf, trainable=False)
+        self.waited = tf.Variable(0, trainable=False)
+        self.state = tf.train.Checkpoint(best=self.best, waited=self.waited)
+
+    def on_train_begin(self, logs=None):
+        self._loss = tf.function(self.model.validation_loss)
+        self._stop_if_due()
+
+    def on_train_batch_end(self, batch, logs=None):
+        step = int(self.model.optimizer.iterations.numpy())
+        if step % self.every:
+            return
+        loss = self._loss(self.x, self.y)
+        if loss < self.best:
+            self.best.assign(loss)
+            self.waited.assign(0)
+        else:
+            self.waited.assign_add(1)
+            self._stop_if_due()
+
+    def _stop_if_due(self):
+        if self.waited >= self.patience:
+            self.model.stop_training = True
+            logging.info(
+                "the loss on held-out images, at best %.4f, has not fallen for %d "
+                "measurements: the training ends here",
+                float(self.best),
+                self.patience,
+            )

@@ -20,10 +20,11 @@ class Checkpoints:
     Args:
         directory: where; created if missing.
         defense: a built and compiled `Defense`.
+        states: dict from name to other `tf.train.Checkpoint`s that go with it.
         keep: how many stay on disk.
     """
 
-    def __init__(self, directory, defense, *, keep=3):
+    def __init__(self, directory, defense, states=None, *, keep=3):
         # What Keras would make at the first step must be there to be restored.
         with defense.distribute_strategy.scope():
             if not defense.optimizer.built:
@@ -36,7 +37,11 @@ class Checkpoints:
         seeds = [v.value for v in defense.variables if "seed_generator" in v.path]
         metrics = [v.value for v in defense.metrics_variables]
         checkpoint = tf.train.Checkpoint(
-            defense=defense, optimizer=defense.optimizer, seeds=seeds, metrics=metrics
+            defense=defense,
+            optimizer=defense.optimizer,
+            seeds=seeds,
+            metrics=metrics,
+            **(states or {}),
         )
         self._manager = tf.train.CheckpointManager(
             checkpoint, str(pathlib.Path(directory)), max_to_keep=keep

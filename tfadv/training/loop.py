@@ -91,6 +91,8 @@ def train(
     with Signals() as signals:
         callbacks.on_train_begin()
         for step in range(start, steps):
+            if defense.stop_training:
+                break  # As a run that is resumed knows from its checkpoint.
             epoch, position = divmod(step, steps_per_epoch)
             if position == 0:
                 defense.reset_metrics()

@@ -1,0 +1,71 @@
+import dataclasses
+import pathlib
+
+import keras
+import pytest
+
+from tfadv import config, cost, data
+
+CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
+
+
+def test_operations_of_a_forward_pass():
+    """conv: 4 x 4 places x 3 filters x (3 x 3 x 2 products, added up, and a bias);
+    dense: 5 sums of 48 products and a bias. A product and its addition are two."""
+    network = keras.Sequential(
+        [
+            keras.Input((6, 6, 2)),
+            keras.layers.Conv2D(3, 3),
+            keras.layers.Flatten(),
+            keras.layers.Dense(5),
+        ]
+    )
+    conv = 4 * 4 * 3 * (2 * 3 * 3 * 2 + 1)
+    dense = 5 * (2 * 48 + 1)
+    assert cost.gigaflop_per_image(network) == pytest.approx((conv + dense) / 1e9)
+
+
+@pytest.fixture
+def found(monkeypatch):
+    """Of 10 + 1 steps that take 2 s and passes of 1/2 s, by a clock of its own."""
+
+    def medians(candidates, rounds):
+        for run in candidates.values():
+            run()
+        return dict(zip(candidates, (2.0, 0.5), strict=True))
+
+    monkeypatch.setattr(cost.benchmark, "medians", medians)
+
+    def read(split, data_dir):
+        raise AssertionError(f"{split} data was read")
+
+    unreadable = dataclasses.replace(data.get("digits"), read=read)
+    monkeypatch.setitem(data.DATASETS, "digits", unreadable)
+
+    def measure(method, *overrides):
+        tables = config.load(CONFIGS / f"{method}.toml", overrides)
+        return cost.of_configuration(tables, rounds=1)
+
+    return measure
+
+
+def test_the_time_of_a_schedule(found):
+    """64 images in 2 s; 900 steps of 2 s are half an hour."""
+    one = found("kurakin", "train.steps=900", "train.batch_size=64")
+    assert one["images_per_second"] == 32
+    assert one["hours"] == pytest.approx(0.5)
+    assert one["forward_passes"] == 4
+    flop = one["gigaflop_per_image"][0] * 64
+    assert one["gigaflops"] == pytest.approx(flop / 0.5)
+    assert 0.1 < one["peak_gigabytes"] < 100
+    text = cost.text(one)
+    assert "a training step of 64 images: 2 s, 32 images/s" in text
+    assert "its 900 steps: 0.5 hours" in text
+
+
+@pytest.mark.parametrize(
+    ("method", "networks"),
+    [("cascade", 1), ("ensemble", 1), ("adversarial_network", 1), ("satm", 2)],
+)
+def test_what_a_training_needs_finished_is_replaced(found, method, networks):
+    assert len(found(method)["parameters"]) == networks
