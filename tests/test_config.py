@@ -512,6 +512,40 @@ def test_shortened_leaves_a_momentum_that_averages_nothing(momentum):
     assert short["model"] == {"bn_momentum": momentum}
 
 
+@pytest.mark.parametrize("section", ["optimizer", "generator_optimizer"])
+@pytest.mark.parametrize(
+    "decay_steps, ema, steps, decay_steps_then, ema_then",
+    [
+        # Of 150,000 steps; 0.9999 averages over 10,000 of them.
+        (1601, 0.9999, 15_000, 160, 0.999),
+        (1601, 0.9999, 300_000, 3202, 0.99995),
+        # Not less than one step, or ten.
+        (1601, 0.9999, 15, 1, 0.9),
+    ],
+)
+def test_shortened_scales_decay_and_average(
+    section, decay_steps, ema, steps, decay_steps_then, ema_then
+):
+    table = {"decay_rate": 0.94, "decay_steps": decay_steps, "ema_momentum": ema}
+    tables = {section: table, "train": {"steps": 150_000}}
+    short = config.shortened(config.Config(tables), steps)[section]
+    expected = {"decay_steps": decay_steps_then, "ema_momentum": ema_then}
+    assert short == pytest.approx({"decay_rate": 0.94} | expected, abs=1e-12)
+
+
+def test_shortened_scales_boundaries_beside_an_average():
+    table = {"boundaries": [400], "ema_momentum": 0.999}
+    tables = {"optimizer": table, "train": {"steps": 1000}}
+    short = config.shortened(config.Config(tables), 100)["optimizer"]
+    assert short == {"boundaries": [40], "ema_momentum": pytest.approx(0.99)}
+
+
+@pytest.mark.parametrize("wrong", [{"decay_steps": "a"}, {"ema_momentum": "b"}])
+def test_shortened_leaves_a_wrong_decay_to_bind(wrong):
+    tables = {"optimizer": wrong, "train": {"steps": 1000}}
+    assert config.shortened(config.Config(tables), 100)["optimizer"] == wrong
+
+
 def test_shortened_to_nothing_is_refused_by_train():
     short = config.shortened(scheduled(), 0)
     message = error_of(config.build, config.Train, short["train"], where="w")

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tfadv import optimizers
 from tfadv.errors import UsageError
@@ -37,6 +38,28 @@ def test_large_boundaries_are_exact():
 
 def test_one_rate_needs_no_boundary():
     assert optimizers.piecewise((0.5,), ()) == 0.5
+
+
+EVERY = pytest.mark.parametrize("make", optimizers.OPTIMIZERS.values())
+
+
+def test_the_staircase():
+    """With gradient 1 and no momentum each step is the learning rate."""
+    optimizer = optimizers.sgd(
+        learning_rate=(0.5,), decay_rate=0.25, decay_steps=2, momentum=0.0
+    )
+    taken = steps_taken(optimizer, [1.0] * 5)
+    assert taken == [0.5, 0.5, 0.125, 0.125, 0.03125]
+
+
+@EVERY
+def test_the_staircase_of_inception(make):
+    """0.94 every 1601 steps: 93 times within 150,000, as 93 * 1601 = 148,893."""
+    optimizer = make(learning_rate=(0.045,), decay_rate=0.94, decay_steps=1601)
+    for step, drops in ((1600, 0), (1601, 1), (148_892, 92), (148_893, 93)):
+        optimizer.iterations.assign(step)
+        rate = pytest.approx(0.045 * 0.94**drops, rel=1e-5)
+        assert float(optimizer.learning_rate) == rate
 
 
 def test_sgd_with_momentum():
@@ -83,10 +106,196 @@ def test_rmsprop_has_epsilon_inside_the_root():
         ((0.1, 0.1), (0,), "must increase from 1"),
     ],
 )
-@pytest.mark.parametrize("make", optimizers.OPTIMIZERS.values())
+@EVERY
 def test_schedules_that_make_no_sense(make, rates, boundaries, message):
     with pytest.raises(ValueError, match=message):
         make(learning_rate=rates, boundaries=boundaries)
+
+
+@EVERY
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"decay_rate": 0.9}, "must be given together; received 0.9 and None"),
+        ({"decay_steps": 9}, "must be given together; received None and 9"),
+        ({"decay_rate": 0.0, "decay_steps": 9}, "`decay_rate` .* received 0.0"),
+        ({"decay_rate": np.inf, "decay_steps": 9}, "`decay_rate` .* received inf"),
+        ({"decay_rate": 0.9, "decay_steps": 0}, "`decay_steps` .* received 0"),
+        (
+            {
+                "decay_rate": 0.9,
+                "decay_steps": 9,
+                "learning_rate": (0.1, 0.01),
+                "boundaries": (5,),
+            },
+            r"two schedules: .* received \(5,\) and 9",
+        ),
+        ({"ema_momentum": 1.0}, r"`ema_momentum` must be in \[0, 1\); received 1.0"),
+        ({"ema_momentum": -0.1}, "`ema_momentum` .* received -0.1"),
+        ({"clipnorm": 0.0}, "`clipnorm` must be a positive number; received 0.0"),
+        ({"global_clipnorm": -1.0}, "`global_clipnorm` .* received -1.0"),
+        ({"clipnorm": np.nan}, "`clipnorm` .* received nan"),
+        ({"clipnorm": 1.0, "global_clipnorm": 2.0}, "both .* received 1.0 and 2.0"),
+    ],
+)
+def test_options_that_make_no_sense(make, options, message):
+    with pytest.raises(ValueError, match=message):
+        make(**options)
+
+
+# Clipping.
+
+CLIPPED = pytest.mark.parametrize(
+    "options, expected",
+    [
+        # Of the gradients (3, 4) and (12), whose norms are 5 and 12, together 13.
+        ({}, ([3, 4], [12])),
+        ({"clipnorm": 2.5}, ([1.5, 2], [2.5])),
+        ({"clipnorm": 6.0}, ([3, 4], [6])),
+        ({"global_clipnorm": 6.5}, ([1.5, 2], [6])),
+        ({"global_clipnorm": 14.0}, ([3, 4], [12])),
+    ],
+)
+
+
+@CLIPPED
+def test_gradients_are_clipped(options, expected):
+    """With the rate 1 a step is the gradient."""
+    optimizer = optimizers.sgd(learning_rate=(1.0,), momentum=0.0, **options)
+    weights = [keras.Variable([0.0, 0.0]), keras.Variable([0.0])]
+    gradients = [tf.constant([3.0, 4.0]), tf.constant([12.0])]
+    optimizer.apply_gradients(zip(gradients, weights, strict=True))
+    for weight, step in zip(weights, expected, strict=True):
+        np.testing.assert_allclose(-weight.numpy(), step, rtol=1e-6)
+
+
+@CLIPPED
+def test_what_is_clipped_is_the_mean_over_the_replicas(options, expected, mirrored):
+    """(6, 0), 20 on one and (0, 8), 4 on the other; each hands in its half."""
+    with mirrored.scope():
+        optimizer = optimizers.sgd(learning_rate=(1.0,), momentum=0.0, **options)
+        weights = [keras.Variable([0.0, 0.0]), keras.Variable([0.0])]
+        optimizer.build(weights)
+
+    def step():
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        halves = (
+            tf.gather([[3.0, 0.0], [0.0, 4.0]], replica),
+            tf.gather([[10.0], [2.0]], replica),
+        )
+        optimizer.apply_gradients(zip(halves, weights, strict=True))
+
+    tf.function(lambda: mirrored.run(step))()
+    for weight, taken in zip(weights, expected, strict=True):
+        for copy in mirrored.experimental_local_results(weight.value):
+            np.testing.assert_allclose(-copy.numpy(), taken, rtol=1e-6)
+
+
+@pytest.mark.parametrize("option", ["clipnorm", "global_clipnorm"])
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")
+def test_a_weight_without_a_gradient_is_not_clipped(option, mirrored):
+    with mirrored.scope():
+        optimizer = optimizers.sgd(learning_rate=(1.0,), momentum=0.0, **{option: 2.5})
+        weights = [keras.Variable([0.0, 0.0]), keras.Variable([1.0])]
+        optimizer.build(weights)
+
+    def step():
+        gradients = [tf.constant([1.5, 2.0]), None]
+        optimizer.apply_gradients(zip(gradients, weights, strict=True))
+
+    tf.function(lambda: mirrored.run(step))()
+    moved, other = (weight.numpy().tolist() for weight in weights)
+    assert moved == pytest.approx([-1.5, -2.0])
+    assert other == [1.0]
+
+
+# Moving averages of the weights.
+
+
+def averaging(weight, momentum):
+    """w = -1/2, -2, -1 with the rate 1/2 and the gradients 1, 3, -2."""
+    optimizer = optimizers.sgd(
+        learning_rate=(0.5,), momentum=0.0, ema_momentum=momentum
+    )
+    optimizer.build([weight])
+    return optimizer
+
+
+@pytest.mark.parametrize(
+    "momentum, average",
+    [
+        # -1/2; then (-1/2 - 2) / 2 = -5/4; then (-5/4 - 1) / 2.
+        (0.5, -1.125),
+        # -1/2; then -3/8 - 2/4 = -7/8; then -21/32 - 1/4.
+        (0.75, -29 / 32),
+        (0.0, -1.0),
+    ],
+)
+def test_the_average_over_three_steps(momentum, average):
+    weight = keras.Variable([0.0])
+    optimizer = averaging(weight, momentum)
+    for gradient, after in ((1.0, -0.5), (3.0, -2.0), (-2.0, -1.0)):
+        optimizer.apply_gradients([(tf.constant([gradient]), weight)])
+        assert weight.numpy() == [after]  # Training knows nothing of the average.
+    optimizer.finalize_variable_values([weight])
+    assert weight.numpy() == [average]
+
+
+def test_averaged_gives_the_weights_back():
+    weight = keras.Variable([0.0])
+    optimizer = averaging(weight, 0.5)
+    for gradient in (1.0, 3.0, -2.0):
+        optimizer.apply_gradients([(tf.constant([gradient]), weight)])
+    with optimizers.averaged(optimizer, [weight]):
+        assert weight.numpy() == [-1.125]
+    assert weight.numpy() == [-1.0]
+    with pytest.raises(ZeroDivisionError), optimizers.averaged(optimizer, [weight]):
+        raise ZeroDivisionError
+    assert weight.numpy() == [-1.0]
+
+
+def test_averaged_without_an_average():
+    weight = keras.Variable([0.0])
+    optimizer = averaging(weight, None)
+    optimizer.apply_gradients([(tf.constant([1.0]), weight)])
+    with optimizers.averaged(optimizer, [weight]):
+        assert weight.numpy() == [-0.5]
+    optimizer.finalize_variable_values([weight])
+    assert weight.numpy() == [-0.5]
+
+
+def test_replicas_average_what_one_device_does(mirrored):
+    """The gradients 1, 3, -2 are those of two replicas together."""
+    with mirrored.scope():
+        weight = keras.Variable([0.0])
+        optimizer = averaging(weight, 0.5)
+
+    def step(gradient):
+        optimizer.apply_gradients([([gradient / 2], weight)])
+
+    one_step = tf.function(lambda gradient: mirrored.run(step, args=(gradient,)))
+    for gradient in (1.0, 3.0, -2.0):
+        one_step(tf.constant(gradient))
+
+    def copies():
+        found = mirrored.experimental_local_results(weight.value)
+        return [copy.numpy().item() for copy in found]
+
+    with optimizers.averaged(optimizer, [weight]):
+        assert copies() == [-1.125, -1.125]
+    assert copies() == [-1.0, -1.0]
+
+
+@EVERY
+def test_a_copy_of_an_optimizer_is_like_it(make):
+    """As a defence makes it that gives every network one."""
+    options = {"decay_rate": 0.5, "decay_steps": 1, "clipnorm": 0.5}
+    optimizer = make(**options, ema_momentum=0.5)
+    copy = type(optimizer).from_config(optimizer.get_config())
+    assert (copy.use_ema, copy.ema_momentum) == (True, 0.5)
+    gradients = [1.0, 3.0, -2.0]
+    assert steps_taken(copy, gradients) == steps_taken(optimizer, gradients)
+    assert steps_taken(make(), gradients) != steps_taken(make(**options), gradients)
 
 
 def test_get():

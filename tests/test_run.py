@@ -790,3 +790,31 @@ def test_a_run_that_stops_early_says_after_how_many_steps(tmp_path):
     assert (found["steps"], found["full_steps"]) == (6, 20)
     assert open_model(workdir=tmp_path / "run" / "partners" / "1").steps == 6
     assert "6 of 20 steps" in run.report_text(found)
+
+
+def test_what_is_saved_is_the_average_where_the_optimizer_keeps_one(tmp_path):
+    """It begins at the weights w1 after the first step: (w1 + w2) / 2 after two."""
+    plain = SATM.merged({"train": {"validate_every": 1, "checkpoint_every": 1}}, "here")
+    parts = ("", "partners/1")
+
+    def trained(name, steps, **optimizer):
+        changes = {"train": {"steps": steps}, "optimizer": optimizer}
+        run.fit(plain.merged(changes, "here"), tmp_path / name)
+        return [
+            keras.models.load_model(tmp_path / name / p / "model.keras") for p in parts
+        ]
+
+    one, two, average = (
+        [network.trainable_variables for network in networks]
+        for networks in (
+            trained("one", 1),
+            trained("two", 2),
+            trained("average", 2, ema_momentum=0.5),
+        )
+    )
+    for w1, w2, found in zip(one, two, average, strict=True):
+        for a, b, mean in zip(w1, w2, found, strict=True):
+            np.testing.assert_allclose(mean, (a + b) / 2, atol=1e-6)
+        assert any(
+            np.abs(np.subtract(a, b)).max() > 1e-3 for a, b in zip(w1, w2, strict=True)
+        )

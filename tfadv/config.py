@@ -310,8 +310,8 @@ def shortened(config, steps):
     """`config` with `steps` steps and the rest of its schedule in proportion.
 
     The drops of the learning rate and the defence's delay or warm-up move with it, and
-    batch normalisation averages over as many steps fewer (but at least ten). The
-    length that the file says is kept as `train.full_steps`.
+    batch normalisation and the average of the weights reach over as many steps fewer
+    (but at least ten). The length that the file says is kept as `train.full_steps`.
     """
     full = config.get("train", {}).get("steps")
     changes = {"train": {"steps": steps}}
@@ -319,7 +319,8 @@ def shortened(config, steps):
         moved = functools.partial(scaled, fraction=steps / full)
         changes["train"]["full_steps"] = full
         for section in ("optimizer", "generator_optimizer"):
-            boundaries = config.get(section, {}).get("boundaries")
+            table = config.get(section, {})
+            boundaries = table.get("boundaries")
             boundaries = [boundaries] if isinstance(boundaries, int) else boundaries
             # Whatever is not a step is left for `bind` to refuse.
             if boundaries and all(isinstance(b, int) for b in boundaries):
@@ -327,6 +328,11 @@ def shortened(config, steps):
                 for boundary in boundaries:
                     drops.append(max(moved(boundary), *[b + 1 for b in drops[-1:]], 1))
                 changes[section] = {"boundaries": drops}
+            every = table.get("decay_steps")
+            if isinstance(every, int) and every > 0:
+                changes.setdefault(section, {})["decay_steps"] = moved(every)
+            if faster := _faster(table, full / steps, "ema_momentum"):
+                changes.setdefault(section, {}).update(faster)
         for key in ("delay", "reversal_warmup"):
             until = config.get("defense", {}).get(key)
             if isinstance(until, int) and until:
@@ -342,14 +348,14 @@ def shortened(config, steps):
     return config.merged(changes, "--steps")
 
 
-def _faster(table, times):
-    """What makes batch normalisation of a network forget so many times as fast."""
-    momentum = table.get("bn_momentum")
+def _faster(table, times, key="bn_momentum"):
+    """What makes the moving averages of this key forget so many times as fast."""
+    momentum = table.get(key)
     if not isinstance(momentum, float) or not 0 < momentum < 1:
         return {}
-    # The moving statistics forget within 1 / (1 - momentum) steps.
+    # A moving average forgets within 1 / (1 - momentum) steps.
     faster = max(min(momentum, 0.9), 1 - (1 - momentum) * times)
-    return {"bn_momentum": min(faster, 1.0)}
+    return {key: min(faster, 1.0)}
 
 
 def read_toml(path):

@@ -65,6 +65,20 @@ LATER = {
     ("data", "preprocess"): None,
     ("evaluate", "bn_eval"): "moving",
     ("train", "patience"): None,
+    ("defense", "auxiliary_layer"): None,
+    ("defense", "auxiliary_weight"): 0.4,
+    ("defense", "auxiliary_width"): 1.0,
+    ("defense", "auxiliary_activation"): "relu",
+} | {
+    (section, key): None
+    for section in ("optimizer", "generator_optimizer")
+    for key in (
+        "decay_rate",
+        "decay_steps",
+        "ema_momentum",
+        "clipnorm",
+        "global_clipnorm",
+    )
 }
 # The same of options of networks. Others have the key with a default of their own.
 _RESNET = {"activation": "relu", "width": 1.0}
@@ -258,8 +272,9 @@ def build(tables, *, replicas=1):
     resolved["train"] = dataclasses.asdict(train)
     resolved["evaluate"] = dataclasses.asdict(evaluate)
     for (section, key), default in LATER.items():
-        if resolved[section][key] == default:
-            del resolved[section][key]
+        table = resolved.get(section, {})
+        if key in table and table[key] == default:
+            del table[key]
 
     def make_model():
         made = model.make(dataset.image_shape, source.num_classes)

@@ -138,6 +138,9 @@ def fit(tables, path, *, data_dir=None, strategy="default", num_logical_devices=
         with strategy.scope():
             sources.give(defense, found)
         _train_loop(exp, defense, workdir, data_dir, found)
+        for optimizer, variables in defense.moved:
+            # The average of the weights, where the optimizer keeps one.
+            optimizer.finalize_variable_values(variables)
         for name, network in defense.companions.items():
             with replacing(workdir.companion(name)) as temporary:
                 network.save(temporary)

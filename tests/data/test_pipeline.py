@@ -515,6 +515,33 @@ def test_stored_positions_hold_the_middle_of_the_image(photographs):
         np.testing.assert_array_equal(pixels(x_stored)[:, 0, 0, 0], 100 + y[[2, 3, 5]])
 
 
+def test_stored_images_are_made_of_the_middles_of_photographs(photographs, tmp_path):
+    """No pixel is further away than the largest eps, and most images have moved."""
+    middles = Images(x=INCEPTION.center(photographs.x), y=photographs.y)
+    path = craft.write(
+        lambda x: tf.reduce_mean(x, axis=(1, 2, 3))[:, None] * tf.range(10.0),
+        middles,
+        Entry("iter_fgsm", "iter_fgsm", attacks.IterFGSM(eps=2 / 255)),
+        [1 / 255, 2 / 255],
+        tmp_path / "adversarial",
+        data="imagenette",
+        split="train",
+        batch_size=10,
+    )
+    expected = {"data": "imagenette", "split": "train", "image_shape": (6, 6, 3)}
+    stored = StoredImages(path, **expected)
+    options = {"stored": stored, "stored_positions": [0, 3], "augment": INCEPTION}
+    moved = 0
+    for (x, x_stored), _ in batches(photographs, **options):
+        change = np.abs(pixels(x_stored) - pixels(x[[0, 3]])).max(axis=(1, 2, 3))
+        assert (change <= 2).all()
+        moved += int((change > 0).sum())
+    assert moved > 20
+    turned = Images(x=photographs.x[::-1], y=photographs.y[::-1])
+    with pytest.raises(RunError, match="not made of these images"):
+        batches(turned, **options)
+
+
 def test_two_replicas_share_batches_of_distorted_images(mirrored, photographs):
     one, other = (
         pipeline.batches(

@@ -3,9 +3,11 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.defenses import softmax_regression
 from tests.defenses.softmax_regression import (
+    CLASSES,
     RATE,
     W,
     X,
@@ -17,8 +19,9 @@ from tests.defenses.softmax_regression import (
     step,
     weights,
 )
-from tfadv import attacks
-from tfadv.defenses import Kurakin
+from tfadv import attacks, models, optimizers
+from tfadv.defenses import Kurakin, kurakin
+from tfadv.training import Checkpoints, train
 
 EPS = 0.2
 ATTACKS = {
@@ -140,3 +143,273 @@ def test_half_of_a_batch_is_adversarial_by_default():
     assert make().check_batch(128, replicas=2) == 32
     with pytest.raises(ValueError, match="multiple of the 2 replicas; received 3"):
         make().check_batch(6, replicas=2)
+
+
+# The auxiliary head.
+
+SCALE = 1.5
+V = np.random.default_rng(1).normal(size=W.shape).astype(np.float32)
+
+
+@pytest.fixture
+def linear_head(monkeypatch):
+    """Softmax regression with the weights V takes the place of the head."""
+
+    def head(shape, classes, *, weight_decay, **_):
+        decay = keras.regularizers.L2(weight_decay / 2)
+        dense = keras.layers.Dense(classes, use_bias=False, kernel_regularizer=decay)
+        made = keras.Sequential([keras.Input(shape), keras.layers.Flatten(), dense])
+        dense.set_weights([V])
+        return made
+
+    monkeypatch.setattr(kurakin, "auxiliary_head", head)
+
+
+def maps():
+    """f = a x with a = `SCALE`, maps for a head to look at."""
+    a = keras.initializers.Constant(SCALE)
+    return keras.layers.Conv2D(1, 1, use_bias=False, kernel_initializer=a, name="maps")
+
+
+def headed(**options):
+    """Logits a x w of the classifier and a x v of the head."""
+    return make(layers=[maps()], auxiliary_layer="maps", **options)
+
+
+def values_of(defense):
+    """a, w and v as they are now."""
+    a, w = defense.classifier.get_weights()
+    return a.item(), w, defense.auxiliary.get_weights()[0]
+
+
+def headed_by_hand(*, k, eps, weight, share, weight_decay=0.0, smoothing=0.0):
+    """(loss, (a, w, v) after one step) of r = `share` in
+
+        sum_i c_i (J_i + r J'_i) / sum_i c_i,   J of z = a x w, J' of z = a x v,
+
+    c as in `by_hand`. With s = dJ/dz, dJ/dw = a x^T s and dJ/da = sum (x w) s. The
+    images are made for J alone.
+    """
+    w, v, x = W.astype(np.float64), V.astype(np.float64), flat(X)
+    x = np.concatenate([craft("step_ll", SCALE * w, x[:k], Y[:k], eps), x[k:]])
+    c = np.array([weight] * k + [1.0] * (len(x) - k))
+    c /= c.sum()
+    values, slopes = cross_entropy(SCALE * w, x, Y, smoothing)
+    others, other_slopes = cross_entropy(SCALE * v, x, Y, smoothing)
+    slopes, other_slopes = c[:, None] * slopes, share * c[:, None] * other_slopes
+    loss = c @ (values + share * others)
+    loss += weight_decay / 2 * ((w**2).sum() + (v**2).sum())
+    a = SCALE - RATE * ((x @ w * slopes).sum() + (x @ v * other_slopes).sum())
+    w = w - RATE * (SCALE * x.T @ slopes + weight_decay * w)
+    v = v - RATE * (SCALE * x.T @ other_slopes + weight_decay * v)
+    return loss, (a, w, v)
+
+
+def assert_close(found, expected):
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("k", "weight", "share", "weight_decay", "smoothing"),
+    [
+        (3, 0.3, 0.4, 0.0, 0.0),
+        (2, 0.3, 0.4, 0.1, 0.3),
+        (6, 2.0, 1.5, 0.0, 0.3),
+        (3, 0.3, 0.0, 0.1, 0.0),
+    ],
+)
+def test_one_step_with_a_head(linear_head, k, weight, share, weight_decay, smoothing):
+    defense = headed(
+        k=k,
+        adversarial_weight=weight,
+        auxiliary_weight=share,
+        weight_decay=weight_decay,
+        label_smoothing=smoothing,
+    )
+    logs = step(defense)
+    loss, expected = headed_by_hand(
+        k=k,
+        eps=EPS,
+        weight=weight,
+        share=share,
+        weight_decay=weight_decay,
+        smoothing=smoothing,
+    )
+    assert logs["loss"] == pytest.approx(loss, abs=1e-6)
+    assert_close(values_of(defense), expected)
+
+
+def test_a_head_in_the_delay(linear_head):
+    """Clean images, c = 1 / m for all: also how a head is trained without attacks."""
+    defense = headed(k=3, delay=1)
+    logs = step(defense)
+    loss, expected = headed_by_hand(k=3, eps=0.0, weight=1.0, share=0.4)
+    assert logs["loss"] == pytest.approx(loss, abs=1e-6)
+    assert_close(values_of(defense), expected)
+
+
+def test_replicas_share_the_step_of_a_head(linear_head, mirrored):
+    """Three images each, one adversarial: [0 2 3] and [1 4 5] of one device's
+    [0 1 | 2 3 4 5]."""
+    one = headed(k=2, weight_decay=0.1)
+    with mirrored.scope():
+        two = headed(k=2, weight_decay=0.1)
+    for defense, order in ((one, range(6)), (two, [0, 2, 3, 1, 4, 5])):
+        order = list(order)
+        data = tf.data.Dataset.from_tensors((X[order], Y[order])).repeat()
+        defense.build((None, 2, 2, 1))
+        train(defense, data.skip, steps=2, steps_per_epoch=2)
+    assert_close(values_of(two), values_of(one))
+    assert not np.allclose(values_of(one)[2], V, atol=1e-3)
+
+
+def test_the_head_is_made_for_the_layer_and_like_the_classifier():
+    """A sixteenth of 128 and 768 filters, but at least 16."""
+    norm = keras.layers.BatchNormalization(momentum=0.8)
+    defense = make(
+        layers=[maps(), norm],
+        weight_decay=0.3,
+        auxiliary_layer="maps",
+        auxiliary_width=1 / 16,
+        auxiliary_activation="elu",
+    )
+    head = defense.auxiliary
+    assert head.input_shape == (None, 2, 2, 1)
+    assert head.output_shape == (None, CLASSES)
+    shapes = [v.shape for v in head.weights if v.name == "kernel"]
+    assert shapes == [(1, 1, 1, 16), (1, 1, 16, 48), (48, CLASSES)]
+    assert sum(layer.name.endswith("_elu") for layer in head.layers) == 2
+    norms = [
+        layer
+        for layer in head.layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    assert [layer.momentum for layer in norms] == [0.8, 0.8]
+    kernels = sum((v.numpy() ** 2).sum() for v in head.weights if v.name == "kernel")
+    assert float(sum(head.losses)) == pytest.approx(0.3 / 2 * kernels, rel=1e-5)
+
+
+def test_a_head_without_weight_decay_where_the_classifier_has_none():
+    assert headed(auxiliary_width=0.1).auxiliary.losses == []
+
+
+def test_the_head_is_trained_with_the_classifier_and_no_part_of_it():
+    defense = headed(auxiliary_width=0.1)
+    assert defense.trained_variables == [
+        *defense.classifier.trainable_variables,
+        *defense.auxiliary.trainable_variables,
+    ]
+    # The order in which `fit` puts moving averages in their place.
+    for one, other in zip(
+        defense.trained_variables, defense.trainable_variables, strict=True
+    ):
+        assert one is other
+    names = [layer.name for layer in defense.classifier.layers]
+    assert names == ["maps", "flatten", "dense"]
+    assert defense.companions == {}
+
+
+def everything(defense):
+    """All that a step moves."""
+    return [v.numpy() for v in (*defense.variables, *defense.optimizer.variables)]
+
+
+def test_a_run_with_a_head_goes_on_bit_for_bit(tmp_path):
+    data = tf.data.Dataset.from_tensors((X, Y)).repeat()
+
+    def run(directory, steps, seed=1):
+        keras.utils.set_random_seed(seed)
+        norm = keras.layers.BatchNormalization()
+        defense = make(
+            layers=[maps(), norm], auxiliary_layer="maps", auxiliary_width=0.1
+        )
+        optimizer = optimizers.rmsprop(
+            decay_rate=0.5, decay_steps=3, ema_momentum=0.9, global_clipnorm=0.1
+        )
+        defense.compile(optimizer)
+        defense.build((None, 2, 2, 1))
+        checkpoints = Checkpoints(directory, defense)
+        begin = everything(defense)
+        settings = {"steps": steps, "steps_per_epoch": 4, "checkpoints": checkpoints}
+        train(defense, data.skip, **settings)
+        return begin, everything(defense)
+
+    begin, whole = run(tmp_path / "whole", 4)
+    run(tmp_path / "parts", 2)
+    # From other weights, which the checkpoint replaces.
+    other, parts = run(tmp_path / "parts", 4, seed=2)
+    assert any((a != b).any() for a, b in zip(begin, other, strict=True))
+    for start, a, b in zip(begin, whole, parts, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert not np.array_equal(start, a)
+
+
+def test_averages_are_those_of_classifier_and_head():
+    """a <- a / 2 + w / 2, begun with the first w; `fit` ends with a."""
+    defense = headed(auxiliary_width=0.1)
+    defense.compile(
+        optimizers.sgd(learning_rate=(0.1,), ema_momentum=0.5), run_eagerly=True
+    )
+    averages = []
+
+    class Averages(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            for i, variable in enumerate(defense.trained_variables):
+                w = variable.numpy().astype(np.float64)
+                if batch == 0:
+                    averages.append(w)
+                averages[i] = averages[i] / 2 + w / 2
+
+    defense.fit(X, Y, batch_size=2, shuffle=False, verbose=0, callbacks=[Averages()])
+    assert len(averages) == len(defense.trained_variables)
+    for variable, average in zip(defense.trained_variables, averages, strict=True):
+        np.testing.assert_allclose(variable.numpy(), average, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"auxiliary_layer": "mixed_6e"},
+            "functional classifier; received 'mixed_6e'. Layers: maps, flatten, dense",
+        ),
+        (
+            {"auxiliary_layer": "flatten"},
+            r"the head of `auxiliary_layer` 'flatten': .* received \(4,\)",
+        ),
+        ({"auxiliary_width": 0.0}, "'maps': `width` must be .* received 0"),
+        ({"auxiliary_activation": "rely"}, "'maps': .*'rely'"),
+        ({"auxiliary_weight": -0.1}, "`auxiliary_weight` .* received -0.1"),
+        ({"auxiliary_weight": np.inf}, "`auxiliary_weight` .* received inf"),
+    ],
+)
+def test_heads_that_cannot_be(options, message):
+    with pytest.raises(ValueError, match=message):
+        make(**{"layers": [maps()], "auxiliary_layer": "maps"} | options)
+
+
+def test_a_head_needs_a_functional_classifier():
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.maps = maps()
+
+        def call(self, x, training=None):
+            return tf.reshape(self.maps(x), [-1, 4])
+
+    options = {"attack": ATTACKS["step_ll"], "auxiliary_layer": "maps"}
+    with pytest.raises(ValueError, match=r"functional classifier; .* Layers: maps"):
+        Kurakin(Subclassed(), **options)
+
+
+def test_the_head_of_inception():
+    """On the 768 * 0.1 maps of `mixed_6e`, whose side is 3 for images of 75."""
+    classifier = models.inception_v3((75, 75, 3), CLASSES, width=0.1)
+    channels = classifier.get_layer("mixed_6e").output.shape[-1]
+    defense = Kurakin(classifier, attack=ATTACKS["step_ll"], auxiliary_layer="mixed_6e")
+    assert defense.auxiliary.input_shape == (None, 3, 3, channels)
+    with_defaults = models.auxiliary_head((3, 3, channels), CLASSES)
+    same = [layer.get_config() for layer in with_defaults.layers[1:]]
+    found = [layer.get_config() for layer in defense.auxiliary.layers[1:]]
+    assert found == same

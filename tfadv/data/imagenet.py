@@ -107,7 +107,9 @@ def _not_prepared(name, directory, data_dir, manual):
         return f"{message}On a machine with a network run: {command}."
     # Where TFDS keeps what it downloads: beside name/version.
     folder = directory.parents[1] / "downloads" / "manual"
-    return f"{message}It is not fetched: put {manual}, into {folder} and run: {command}"
+    return (
+        f"{message}It cannot be fetched: put {manual}, into {folder} and run: {command}"
+    )
 
 
 def _source(name, side, num_classes, train, test, licence, manual=None):

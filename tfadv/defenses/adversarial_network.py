@@ -100,6 +100,11 @@ class AdversarialNetwork(WithGenerator):
         self.generator_optimizer = keras.optimizers.get(generator_optimizer)
         self.generator_optimizer.build(self.generator.trainable_variables)
 
+    @property
+    def moved(self):
+        generator = self.generator.trainable_variables
+        return [*super().moved, (self.generator_optimizer, generator)]
+
     def train_step(self, data):
         x, y = self.unpack(data)
         for number in range(self.generator_steps):

@@ -123,6 +123,11 @@ class Defense(keras.Model):
         return self.classifier.trainable_variables
 
     @property
+    def moved(self):
+        """[(optimizer, what it moves)] of all optimizers."""
+        return [(self.optimizer, self.trained_variables)]
+
+    @property
     def companions(self):
         """dict from name to the other networks that training leaves to be saved."""
         return {}

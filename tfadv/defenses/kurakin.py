@@ -1,8 +1,12 @@
 """Kurakin, Goodfellow, Bengio 2017: adversarial machine learning at scale."""
 
+import math
+
+import keras
 import tensorflow as tf
 
 from tfadv.defenses.mixed_batch import MixedBatch
+from tfadv.models.auxiliary import auxiliary_head
 
 
 class Kurakin(MixedBatch):
@@ -16,20 +20,93 @@ class Kurakin(MixedBatch):
     attack's eps. J takes the true label throughout. Clean and adversarial images share
     the batch statistics; crafting uses the moving ones.
 
+    With `auxiliary_layer` a second classifier, `models.auxiliary_head`, judges the
+    features of this layer, and every example, clean or adversarial, has the loss
+
+        J(x, y) + auxiliary_weight * J_auxiliary(x, y)
+
+    in the place of J(x, y), with the same weight and label smoothing. Its weights are
+    moved by the same optimizer and are in the checkpoints; its weight decay counts,
+    too. Crafting, evaluation and the saved classifier do without it. For the paper's
+    undefended Inception, which has such a head as well, let `delay` be all the steps.
+
     Args:
         classifier, attack, k, adversarial_weight, eps_law, delay, stored,
             label_smoothing, seed: see `MixedBatch`; k defaults to half of the batch,
             the law to the `"truncated"` one of this paper.
+        auxiliary_layer: name of a layer of the classifier whose output is maps
+            [n, h, w, c], as "mixed_6e" of `inception_v3`; None for no head.
+        auxiliary_weight: not negative.
+        auxiliary_width, auxiliary_activation: `width` and `activation` of the head. The
+            momentum of its batch normalisation and its weight decay are those of the
+            classifier's last layers that have such.
 
     Raises:
-        ValueError: as `MixedBatch`.
+        ValueError: as `MixedBatch`; a weight that is negative or not finite; a
+            classifier that is not functional or lacks the layer, features that are no
+            maps, options that the head refuses.
 
     Source: Kurakin et al. 2017, Algorithm 1 (m = 32, k = 16, lambda = 0.3, 10,000
-    steps of delay); Na et al. 2018, section 2 (m = 128, k = 64).
+    steps of delay); Na et al. 2018, section 2 (m = 128, k = 64). The second classifier
+    is that of Szegedy et al. 2016, weight .4; that lambda scales its loss, too, is our
+    reading, because Algorithm 1 knows one loss an example.
     """
+
+    def __init__(
+        self,
+        classifier,
+        *,
+        attack,
+        k: int | None = None,
+        adversarial_weight: float = 0.3,
+        eps_law: str = "truncated",
+        delay: int = 0,
+        stored: int = 0,
+        auxiliary_layer: str | None = None,
+        auxiliary_weight: float = 0.4,
+        auxiliary_width: float = 1.0,
+        auxiliary_activation: str = "relu",
+        label_smoothing: float = 0.0,
+        seed: int = 0,
+        name=None,
+    ):
+        super().__init__(
+            classifier,
+            attack=attack,
+            k=k,
+            adversarial_weight=adversarial_weight,
+            eps_law=eps_law,
+            delay=delay,
+            stored=stored,
+            label_smoothing=label_smoothing,
+            seed=seed,
+            name=name,
+        )
+        if not 0 <= auxiliary_weight < math.inf:
+            raise ValueError(
+                "`auxiliary_weight` must be finite and not negative; received "
+                f"{auxiliary_weight}"
+            )
+        self.auxiliary_layer = auxiliary_layer
+        self.auxiliary_weight = auxiliary_weight
+        self.auxiliary = None
+        if auxiliary_layer is not None:
+            self._with_features, features = _featured(classifier, auxiliary_layer)
+            self.auxiliary = _head(
+                classifier,
+                features,
+                auxiliary_layer,
+                width=auxiliary_width,
+                activation=auxiliary_activation,
+            )
 
     def default_k(self, m):
         return m // 2
+
+    @property
+    def trained_variables(self):
+        own = super().trained_variables
+        return own if self.auxiliary is None else own + self.auxiliary.trainable_weights
 
     def train_step(self, data):
         x, y = self.unpack(data)
@@ -37,8 +114,11 @@ class Kurakin(MixedBatch):
         delayed = self.delayed()
         x_adv = self.craft(data, k, delayed)
         with tf.GradientTape() as tape:
-            logits = self.classifier(tf.concat([x_adv, x[k:]], 0), training=True)
-            loss = self.regularized(self.mean_loss(y, logits, k, delayed))
+            logits, auxiliary = self.judge(tf.concat([x_adv, x[k:]], 0))
+            loss = self.mean_loss(y, logits, k, delayed)
+            if auxiliary is not None:
+                loss += self.auxiliary_weight * self.mean_loss(y, auxiliary, k, delayed)
+            loss = self.regularized(loss)
         self.descend(tape, loss)
         return self.finish(
             loss,
@@ -46,3 +126,50 @@ class Kurakin(MixedBatch):
             adversarial=(y[:k], logits[:k]),
             adversarial_weight=1.0 - tf.cast(delayed, tf.float32),
         )
+
+    def judge(self, x):
+        """Logits [n, K] in training mode; those of the head, or None without one."""
+        if self.auxiliary is None:
+            return self.classifier(x, training=True), None
+        logits, features = self._with_features(x)
+        return logits, self.auxiliary(features, training=True)
+
+    def regularized(self, loss):
+        """As `Defense.regularized`, with the regularisers of the head."""
+        loss = super().regularized(loss)
+        if self.auxiliary is None:
+            return loss
+        return tf.add_n([loss, *self.auxiliary.losses])
+
+
+def _featured(classifier, layer):
+    """x -> (logits, features) in training mode, and the symbolic features.
+
+    A function and not a model, which Keras would count among the defence's layers.
+    """
+    try:
+        features = classifier.get_layer(layer).output
+        both = keras.Model(classifier.inputs, [classifier.outputs[0], features])
+    except (AttributeError, ValueError):
+        names = [one.name for one in classifier.layers]
+        raise ValueError(
+            "`auxiliary_layer` names a layer of a functional classifier; received "
+            f"{layer!r}. Layers: {', '.join(names) or '(none yet)'}"
+        ) from None
+    return lambda x: both(x, training=True), features
+
+
+def _head(classifier, features, layer, **options):
+    """The auxiliary head for these features, with the classifier's BN and decay."""
+    options["weight_decay"] = 0.0
+    for one in classifier.layers:
+        if isinstance(one, keras.layers.BatchNormalization):
+            options["bn_momentum"] = one.momentum
+        regularizer = getattr(one, "kernel_regularizer", None)
+        if isinstance(regularizer, keras.regularizers.L2):
+            options["weight_decay"] = 2 * float(regularizer.l2)
+    classes = classifier.output_shape[-1]
+    try:
+        return auxiliary_head(features.shape[1:], classes, **options)
+    except ValueError as error:
+        raise ValueError(f"the head of `auxiliary_layer` {layer!r}: {error}") from error

@@ -177,6 +177,10 @@ class SATM(Defense):
     def trained_variables(self):
         return self.variables_of(0)
 
+    @property
+    def moved(self):
+        return [(one, self.variables_of(i)) for i, one in enumerate(self.optimizers)]
+
     def variables_of(self, i):
         """What the optimizer of network i moves: its weights and those of its block."""
         block = self.domain_blocks[i]

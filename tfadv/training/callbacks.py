@@ -1,5 +1,6 @@
 """What is shown while a run lasts: a progress bar and TensorBoard."""
 
+import contextlib
 import functools
 import math
 import sys
@@ -8,6 +9,8 @@ import time
 import keras
 import tensorflow as tf
 from absl import logging
+
+from tfadv import optimizers
 
 
 class Progress(keras.callbacks.Callback):
@@ -55,6 +58,15 @@ class Progress(keras.callbacks.Callback):
 
 def _terminal():
     return sys.stdout.isatty()
+
+
+@contextlib.contextmanager
+def _averages(defense):
+    """In the block the weights are what will be saved: averages, where there are."""
+    with contextlib.ExitStack() as stack:
+        for optimizer, variables in defense.moved:
+            stack.enter_context(optimizers.averaged(optimizer, variables))
+        yield
 
 
 class Summaries(keras.callbacks.Callback):
@@ -111,7 +123,8 @@ class Summaries(keras.callbacks.Callback):
                 tf.summary.scalar("train/learning_rate", rate)
                 self._eps_histogram()
             if step % self.validate_every == 0:
-                self._validate()
+                with _averages(self.model):
+                    self._validate()
 
     def on_train_end(self, logs=None):
         self._writer.close()
@@ -172,7 +185,8 @@ class EarlyStopping(keras.callbacks.Callback):
         step = int(self.model.optimizer.iterations.numpy())
         if step % self.every:
             return
-        loss = self._loss(self.x, self.y)
+        with _averages(self.model):
+            loss = self._loss(self.x, self.y)
         if loss < self.best:
             self.best.assign(loss)
             self.waited.assign(0)
