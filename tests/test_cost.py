@@ -64,8 +64,15 @@ def test_the_time_of_a_schedule(found):
 
 
 @pytest.mark.parametrize(
-    ("method", "networks"),
-    [("cascade", 1), ("ensemble", 1), ("adversarial_network", 1), ("satm", 2)],
+    ("method", "small", "networks"),
+    [
+        ("cascade", "model.width=4", 1),
+        ("ensemble", "model.width=4", 1),
+        ("adversarial_network", "defense.generator_steps=1", 1),
+        ("satm", "model.width=4", 2),
+    ],
 )
-def test_what_a_training_needs_finished_is_replaced(found, method, networks):
-    assert len(found(method)["parameters"]) == networks
+def test_what_a_training_needs_finished_is_replaced(found, method, small, networks):
+    options = [small]
+    options += ["generator.k=2"] if method == "adversarial_network" else []
+    assert len(found(method, *options)["parameters"]) == networks

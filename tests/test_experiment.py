@@ -368,6 +368,11 @@ SOURCE = "sources.paths=['a']"
         ),
         ("ensemble_static", ["data.crop=6"], "[crafted]: copies are made of whole"),
         ("ensemble_static", ["data.name=adience_0"], "[crafted]: copies are kept in"),
+        (
+            "ensemble_static",
+            ["data.name=cifar10", "data.preprocess=inception", "data.size=24"],
+            "[crafted]: copies are made of whole",
+        ),
         ("ensemble_static", ["crafted.attacks=pgdd"], "unknown attack 'pgdd'"),
         ("ensemble_static", ["crafted.eps=3"], "[crafted] attacks fgsm_pred: "),
         ("ensemble_static", ["crafted.attacks=generator"], "is not made for a source"),

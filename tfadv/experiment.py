@@ -469,10 +469,11 @@ def _check_sources(defense, sources, crafted, networks, name, where):
 def _crafted(copies, dataset, where):
     """The `suite.Entry`s of a `config.Crafted`."""
     entries = [suite.entry(one, (copies.eps,), where) for one in copies.attacks]
-    if dataset.crop is not None or dataset.standardize:
+    if dataset.crop is not None or dataset.standardize or dataset.preprocess:
         raise UsageError(
-            f"{where}: copies are made of whole images as pixels, and `crop` or "
-            "`standardize` in [data] makes models take others: leave them out"
+            f"{where}: copies are made of whole images as pixels, and `crop`, "
+            "`standardize` or `preprocess` in [data] makes models take others: leave "
+            "them out"
         )
     if dataset.source.on_disk:
         raise UsageError(

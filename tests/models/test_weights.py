@@ -364,8 +364,16 @@ def inception():
 
 
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
-@pytest.mark.parametrize("suffix", ["keras", "h5", "weights"])
-@pytest.mark.parametrize("network", ["inception_v3", "inception_v3_imagenet"])
+@pytest.mark.parametrize(
+    ("network", "suffix"),
+    [
+        ("inception_v3", "keras"),
+        ("inception_v3", "h5"),
+        ("inception_v3", "weights"),
+        ("inception_v3_imagenet", "keras"),
+        ("inception_v3_imagenet", "weights"),
+    ],
+)
 def test_files_of_applications(tmp_path, inception, suffix, network):
     """Whole models, and the layout of the weights that Keras publishes."""
     path = tmp_path / f"inception.{'h5' if suffix == 'weights' else suffix}"

@@ -1339,6 +1339,7 @@ BINARY = """
     """
 
 
+@pytest.mark.slow
 def test_a_table_of_one_s_own_stopped_and_continued(tmp_path):
     path, workdir = tiny.write(tmp_path, BINARY, "own"), tmp_path / "work"
     command = (

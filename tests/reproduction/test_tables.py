@@ -371,6 +371,7 @@ def test_every_model_of_a_table_can_be_had(name, tmp_path):
             assert found.steps == max(1, round(found.full_steps * fraction))
 
 
+@pytest.mark.slow
 def test_every_configuration_of_the_tables_can_be_made(tmp_path):
     networks, made = {}, set()
     for name in ALL:
