@@ -49,7 +49,7 @@ def of_configuration(tables, rounds=5):
     if built.stored is not None:
         count = len(defense.stored_positions(train.batch_size))
         batch = ((x, x[:count]), y)
-    networks = getattr(defense, "networks", [defense.classifier])
+    networks = defense.networks
     step = tf.function(lambda: defense.train_step(batch))
     forward = tf.function(lambda: [network(x, training=False) for network in networks])
     # Not one after the other: what slows this machine down slows both.

@@ -55,6 +55,11 @@ class Experiment:
         takes_weights = self.keeps_classifier or len(self.networks) > 1
         return ("model", "data") if takes_weights else ("data",)
 
+    def beside_source(self, i):
+        """`config` to compare with source i: of several networks, the one it starts."""
+        several = len(self.networks) > 1
+        return self.config | {"model": self.networks[i if several else 0]}
+
 
 # Keys that are younger than workdirs and tables of models, which stay what they are:
 # a resolved configuration has them only where they differ from these defaults.

@@ -145,7 +145,7 @@ def fit(tables, path, *, data_dir=None, strategy="default", num_logical_devices=
             with replacing(workdir.companion(name)) as temporary:
                 network.save(temporary)
         done = int(defense.optimizer.iterations.numpy())
-        for number, partner in enumerate(getattr(defense, "partners", ()), start=1):
+        for number, partner in enumerate(defense.networks[1:], start=1):
             own = Workdir(workdir.partner(number))
             own.claim(experiment.of_partner(exp.config, number))
             _save(partner, own, exp, done)

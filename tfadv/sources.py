@@ -40,10 +40,7 @@ def check(exp):
         ]
     sections = exp.shared_with_sources
     for i, (name, resolved) in enumerate(theirs):
-        config_here = exp.config
-        if len(exp.networks) > 1:
-            config_here = exp.config | {"model": exp.networks[i]}
-        ours = experiment.shared_with_origin(config_here, sections)
+        ours = experiment.shared_with_origin(exp.beside_source(i), sections)
         there = experiment.shared_with_origin(resolved, sections)
         for key, was, now in config.differences(there, ours):
             raise UsageError(
@@ -83,10 +80,8 @@ def give(defense, workdirs):
         defense: a built `Defense`.
         workdirs: `Workdir`s of the sources.
     """
-    if defense.keeps_classifier:
-        kept = predictor.load_keras(workdirs[0].trained_model())
-        defense.classifier.set_weights(kept.get_weights())
-    elif hasattr(defense, "networks"):
+    if defense.keeps_classifier or len(defense.networks) > 1:
+        # Of several networks there may be none to start from.
         for network, one in zip(defense.networks, workdirs, strict=False):
             start = predictor.load_keras(one.trained_model())
             network.set_weights(start.get_weights())

@@ -6,7 +6,7 @@ from PIL import Image
 
 from tests.data import directories
 from tfadv import attacks, craft, data
-from tfadv.data import Augment, ImageFiles, Images, Inception, pipeline
+from tfadv.data import Augment, ImageFiles, Images, Inception, pipeline, records
 from tfadv.data.adversarial import StoredImages, draw_pixels
 from tfadv.defenses import Kurakin
 from tfadv.errors import RunError
@@ -553,6 +553,20 @@ def test_two_replicas_share_batches_of_distorted_images(mirrored, photographs):
     for whole, parts in zip(one, split, strict=True):
         joined = [np.concatenate([v.numpy() for v in part.values]) for part in parts]
         assert_equal_batches([joined], [[v.numpy() for v in whole]])
+
+
+@pytest.mark.parametrize("augment", [Augment(crop=5), INCEPTION])
+def test_a_record_is_read_once_for_image_and_label(recorded, augment, monkeypatch):
+    """Two batches of five are each of the ten records once."""
+    read, positions = records.Records.read, []
+
+    def noted(self, position):
+        positions.append(int(position))
+        return read(self, position)
+
+    monkeypatch.setattr(records.Records, "read", noted)
+    assert len(batches(recorded[1], m=5, stop=2, augment=augment)) == 2
+    assert sorted(positions) == list(range(N))
 
 
 def test_a_record_that_is_lost_while_training_is_named(photographs, monkeypatch):

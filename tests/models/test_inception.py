@@ -9,7 +9,6 @@ from tfadv.models.inception import (
     MAX_POOL,
     convolutions,
     mixed,
-    pooled,
 )
 
 OPTIONS = {"width": 1.0, "activation": "relu", "bn_momentum": 0.9, "weight_decay": 0.0}
@@ -169,13 +168,3 @@ def test_pools():
     maxima = np.asarray(largest(image))[0]
     np.testing.assert_array_equal(maxima[..., 0], np.full((2, 2), 100))
     np.testing.assert_array_equal(maxima[..., 1], np.full((2, 2), 200))
-
-
-@pytest.mark.parametrize(("dropout", "drops"), [(0.0, []), (0.25, [0.25])])
-def test_pooled(dropout, drops):
-    x = keras.Input((3, 2, 4))
-    model = keras.Model(x, pooled(x, dropout))
-    assert [layer.rate for layer in of_type(model, layers.Dropout)] == drops
-    maps = np.random.default_rng(0).normal(size=(2, 3, 2, 4)).astype(np.float32)
-    np.testing.assert_allclose(model(maps), maps.mean((1, 2)), rtol=1e-5, atol=1e-6)
-    assert model.layers[1].name == "avg_pool"

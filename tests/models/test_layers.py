@@ -5,9 +5,10 @@ import keras
 import numpy as np
 import pytest
 
+from tests.models.test_residual import of_type
 from tfadv import models
 from tfadv.errors import UsageError
-from tfadv.models.layers import decay, normalization
+from tfadv.models.layers import decay, normalization, pooled
 
 MAKERS = {
     "lenet": models.lenet,
@@ -152,3 +153,13 @@ def test_saved_networks_need_no_tfadv(tmp_path):
     with np.load(tmp_path / "logits.npz") as loaded:
         for name, logits in expected.items():
             np.testing.assert_allclose(loaded[name], logits, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("dropout", "drops"), [(0.0, []), (0.25, [0.25])])
+def test_pooled(dropout, drops):
+    x = keras.Input((3, 2, 4))
+    model = keras.Model(x, pooled(x, dropout))
+    assert [layer.rate for layer in of_type(model, keras.layers.Dropout)] == drops
+    maps = np.random.default_rng(0).normal(size=(2, 3, 2, 4)).astype(np.float32)
+    np.testing.assert_allclose(model(maps), maps.mean((1, 2)), rtol=1e-5, atol=1e-6)
+    assert model.layers[1].name == "avg_pool"

@@ -121,13 +121,16 @@ def batches(
     def example(position):
         index = shuffled(position % n, position // n)
         image = image_at(index)
+        # One after the other: a record that was read for its image knows its label.
+        with tf.control_dependencies([image]):
+            label = label_at(index)
         if augment.by_image:
             image = tf.cond(
                 tf.reduce_any(tf.cast(position % batch_size, tf.int32) == at),
                 lambda: to_float(augment.center_one(image)),
                 lambda: augment.random_one(image, seed_of(4, position)),
             )
-        return image, label_at(index)
+        return image, label
 
     steps = tf.data.Dataset.range(start, stop)
     if isinstance(images.x, OnDisk) or augment.by_image:

@@ -118,6 +118,11 @@ class Defense(keras.Model):
         return tf.cast(x, tf.float32), tf.cast(tf.reshape(y, [-1]), tf.int32)
 
     @property
+    def networks(self):
+        """All networks that are trained, `classifier` first: list of `keras.Model`."""
+        return [self.classifier]
+
+    @property
     def trained_variables(self):
         """What `optimizer` moves."""
         return self.classifier.trainable_variables
@@ -224,6 +229,32 @@ class Defense(keras.Model):
             adversarial = (y, self.logits(x_adv))
         loss = losses.cross_entropy(y, logits)
         return self.finish(loss, clean=(y, logits), adversarial=adversarial)
+
+
+def with_features(classifier, find, refusal):
+    """The classifier as a function that tells inner features, too, and those.
+
+    A function and not a model, which Keras would count among a defence's layers.
+
+    Args:
+        classifier: functional `keras.Model`.
+        find: (classifier) -> its symbolic features.
+        refusal: (names of its layers) -> what to say where it is not functional or has
+            no such layer.
+
+    Returns:
+        (x -> (logits, features), in training mode; the symbolic features).
+
+    Raises:
+        ValueError: `refusal`.
+    """
+    try:
+        features = find(classifier)
+        both = keras.Model(classifier.inputs, [classifier.outputs[0], features])
+    except (AttributeError, ValueError):
+        names = ", ".join(layer.name for layer in classifier.layers)
+        raise ValueError(refusal(names or "(none yet)")) from None
+    return lambda x: both(x, training=True), features
 
 
 def _is_correct(y, logits):

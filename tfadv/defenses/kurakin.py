@@ -5,6 +5,7 @@ import math
 import keras
 import tensorflow as tf
 
+from tfadv.defenses.base import with_features
 from tfadv.defenses.mixed_batch import MixedBatch
 from tfadv.models.auxiliary import auxiliary_head
 
@@ -91,7 +92,14 @@ class Kurakin(MixedBatch):
         self.auxiliary_weight = auxiliary_weight
         self.auxiliary = None
         if auxiliary_layer is not None:
-            self._with_features, features = _featured(classifier, auxiliary_layer)
+            self._with_features, features = with_features(
+                classifier,
+                lambda network: network.get_layer(auxiliary_layer).output,
+                lambda names: (
+                    "`auxiliary_layer` names a layer of a functional classifier; "
+                    f"received {auxiliary_layer!r}. Layers: {names}"
+                ),
+            )
             self.auxiliary = _head(
                 classifier,
                 features,
@@ -140,23 +148,6 @@ class Kurakin(MixedBatch):
         if self.auxiliary is None:
             return loss
         return tf.add_n([loss, *self.auxiliary.losses])
-
-
-def _featured(classifier, layer):
-    """x -> (logits, features) in training mode, and the symbolic features.
-
-    A function and not a model, which Keras would count among the defence's layers.
-    """
-    try:
-        features = classifier.get_layer(layer).output
-        both = keras.Model(classifier.inputs, [classifier.outputs[0], features])
-    except (AttributeError, ValueError):
-        names = [one.name for one in classifier.layers]
-        raise ValueError(
-            "`auxiliary_layer` names a layer of a functional classifier; received "
-            f"{layer!r}. Layers: {', '.join(names) or '(none yet)'}"
-        ) from None
-    return lambda x: both(x, training=True), features
 
 
 def _head(classifier, features, layer, **options):

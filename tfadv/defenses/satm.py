@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from tfadv import losses
-from tfadv.defenses.base import Defense, MeanOrNaN
+from tfadv.defenses.base import Defense, MeanOrNaN, with_features
 from tfadv.models.gradient_reversal import GradientReversal
 
 
@@ -375,21 +375,16 @@ def _names(networks):
 
 
 def _with_features(network, i):
-    """x -> (logits, features) in training mode, and the symbolic features.
-
-    A function and not a model, which Keras would count among the defence's layers.
-    """
-    try:
-        features = network.get_layer("embedding").input
-        both = keras.Model(network.inputs, [network.outputs[0], features])
-    except (AttributeError, ValueError):
-        names = [layer.name for layer in network.layers]
-        raise ValueError(
+    """`with_features` of network i, what enters its layer `embedding`."""
+    return with_features(
+        network,
+        lambda network: network.get_layer("embedding").input,
+        lambda names: (
             "`domain_weights` above 0 need a functional network, whose features enter "
             f"a layer called 'embedding'; network {i} ({network.name!r}) has the "
-            f"layers {', '.join(names) or '(none yet)'}. Give it the weight 0"
-        ) from None
-    return lambda x: both(x, training=True), features
+            f"layers {names}. Give it the weight 0"
+        ),
+    )
 
 
 def _block(features, units, reversal):

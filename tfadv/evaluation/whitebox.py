@@ -94,7 +94,6 @@ def row(label, eps, correct, n, confusion=None, top5=None):
         a fraction, and `confusion`, lists of int, whose line i is the true class i.
         With `top5` also `top5`, a fraction.
     """
-    interval = stats.binomtest(int(correct), int(n)).proportion_ci(0.95, "wilson")
     more = {}
     if confusion is not None:
         more = {"one_off": one_off(confusion), "confusion": confusion.tolist()}
@@ -105,9 +104,15 @@ def row(label, eps, correct, n, confusion=None, top5=None):
         "eps": float(eps),
         "accuracy": int(correct) / int(n),
         "n": int(n),
-        "ci95": [float(interval.low), float(interval.high)],
+        "ci95": interval(correct, n),
         **more,
     }
+
+
+def interval(correct, n):
+    """[low, high], the 95 % Wilson interval of a share `correct` of `n`."""
+    test = stats.binomtest(int(correct), int(n))
+    return [float(bound) for bound in test.proportion_ci(0.95, "wilson")]
 
 
 def confused(images, guessed, ordered_classes):

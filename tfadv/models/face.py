@@ -10,7 +10,7 @@ x in [0, 1] and RGB becomes 255 x - mean in BGR, what those weights are made for
 import keras
 from keras import layers
 
-from tfadv.models.layers import decay
+from tfadv.models.layers import bgr, check_rate, decay, embedding, pooled, rgb_input
 
 # Means of the channels B, G, R of the training images, in units of 1/255.
 VGG_MEAN = (93.5940, 104.7624, 129.1863)
@@ -157,49 +157,5 @@ def resnet50_face(
             first = block == 1
             strides = 2 if first and stage > 2 else 1
             x = bottleneck(x, 2 ** (stage + 4), strides, first, f"conv{stage}_{block}")
-    x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
-    if dropout:
-        x = layers.Dropout(dropout, name="avg_pool_dropout")(x)
-    logits = embedding(x, num_classes, weight_decay)
+    logits = embedding(pooled(x, dropout), num_classes, weight_decay)
     return keras.Model(inputs, logits, name="resnet50_face")
-
-
-def rgb_input(input_shape, least, name):
-    """The input of the network `name`, images of three channels and enough pixels."""
-    shape = tuple(input_shape)
-    if len(shape) != 3 or shape[2] != 3 or min(shape[:2]) < least:
-        raise ValueError(
-            f"{name} takes colour images (h, w, 3) with sides of {least} or more; "
-            f"received {'x'.join(map(str, shape))}"
-        )
-    return keras.Input(shape)
-
-
-def check_rate(dropout):
-    """ValueError for a `dropout` outside [0, 1)."""
-    if not 0 <= dropout < 1:
-        raise ValueError(
-            f"`dropout` must be a rate of 0 or more and less than 1; received {dropout}"
-        )
-
-
-def bgr(x, mean):
-    """255 x - mean, the order of the channels reversed.
-
-    Args:
-        x: [n, h, w, 3] in [0, 1], RGB.
-        mean: of B, G and R, in units of 1/255.
-
-    Returns:
-        [n, h, w, 3], BGR.
-    """
-    offset = [-m for m in reversed(mean)]
-    x = layers.Rescaling([255.0] * 3, offset, name="normalize")(x)
-    return keras.ops.flip(x, axis=-1)
-
-
-def embedding(x, num_classes, weight_decay):
-    """Logits [n, K] of features [n, f]: the last layer, `embedding`."""
-    return layers.Dense(
-        num_classes, kernel_regularizer=decay(weight_decay), name="embedding"
-    )(x)

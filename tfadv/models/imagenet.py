@@ -10,8 +10,7 @@ Their layers have the names of keras.applications. In front is what its
 import keras
 from keras import layers
 
-from tfadv.models.face import bgr, check_rate, embedding, rgb_input
-from tfadv.models.layers import decay
+from tfadv.models.layers import bgr, check_rate, decay, embedding, pooled, rgb_input
 
 # Means of the channels B, G, R of ImageNet, in units of 1/255.
 IMAGENET_MEAN = (103.939, 116.779, 123.68)
@@ -158,7 +157,5 @@ def _network(
                 # The layer's own is what is saved, the variable's what is added up.
                 layer.kernel_regularizer = decay(weight_decay)
                 layer.kernel.regularizer = layer.kernel_regularizer
-    x = layers.GlobalAveragePooling2D(name="avg_pool")(base.output)
-    if dropout:
-        x = layers.Dropout(dropout, name="avg_pool_dropout")(x)
-    return keras.Model(inputs, embedding(x, num_classes, weight_decay), name=name)
+    logits = embedding(pooled(base.output, dropout), num_classes, weight_decay)
+    return keras.Model(inputs, logits, name=name)

@@ -100,11 +100,3 @@ def _step(x, label, step, conv):
     if step == MAX_POOL:
         return layers.MaxPooling2D(3, strides=2, name=f"{label}_pool")(x)
     return conv(x, label, *step)
-
-
-def pooled(x, dropout):
-    """The mean over the positions (`avg_pool`) and, where it is not 0, dropout."""
-    x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
-    if dropout:
-        x = layers.Dropout(dropout, name="avg_pool_dropout")(x)
-    return x

@@ -9,15 +9,13 @@ import re
 import keras
 from keras import layers
 
-from tfadv.models.face import check_rate, rgb_input
 from tfadv.models.inception import (
     AVERAGE_POOL,
     MAX_POOL,
     convolutions,
     mixed,
-    pooled,
 )
-from tfadv.models.layers import decay
+from tfadv.models.layers import check_rate, decay, pooled, rgb_input
 
 # What the layers with weights of keras.applications are called, and the logits there
 # and in `inception_v3_imagenet`.

@@ -3,15 +3,13 @@
 import keras
 from keras import layers
 
-from tfadv.models.face import check_rate, rgb_input
 from tfadv.models.inception import (
     AVERAGE_POOL,
     MAX_POOL,
     convolutions,
     mixed,
-    pooled,
 )
-from tfadv.models.layers import decay
+from tfadv.models.layers import check_rate, decay, pooled, rgb_input
 
 
 def inception_v4(

@@ -38,3 +38,52 @@ def normalization(mean=(), std=(), channels=None):
 def decay(weight_decay):
     """wd / 2 * sum(kernel^2), the gradient wd * kernel of the papers' code, or None."""
     return keras.regularizers.L2(weight_decay / 2) if weight_decay else None
+
+
+def rgb_input(input_shape, least, name):
+    """The input of the network `name`, images of three channels and enough pixels."""
+    shape = tuple(input_shape)
+    if len(shape) != 3 or shape[2] != 3 or min(shape[:2]) < least:
+        raise ValueError(
+            f"{name} takes colour images (h, w, 3) with sides of {least} or more; "
+            f"received {'x'.join(map(str, shape))}"
+        )
+    return keras.Input(shape)
+
+
+def check_rate(dropout):
+    """ValueError for a `dropout` outside [0, 1)."""
+    if not 0 <= dropout < 1:
+        raise ValueError(
+            f"`dropout` must be a rate of 0 or more and less than 1; received {dropout}"
+        )
+
+
+def bgr(x, mean):
+    """255 x - mean, the order of the channels reversed.
+
+    Args:
+        x: [n, h, w, 3] in [0, 1], RGB.
+        mean: of B, G and R, in units of 1/255.
+
+    Returns:
+        [n, h, w, 3], BGR.
+    """
+    offset = [-m for m in reversed(mean)]
+    x = keras.layers.Rescaling([255.0] * 3, offset, name="normalize")(x)
+    return keras.ops.flip(x, axis=-1)
+
+
+def embedding(x, num_classes, weight_decay):
+    """Logits [n, K] of features [n, f]: the last layer, `embedding`."""
+    return keras.layers.Dense(
+        num_classes, kernel_regularizer=decay(weight_decay), name="embedding"
+    )(x)
+
+
+def pooled(x, dropout):
+    """The mean over the positions (`avg_pool`) and, where it is not 0, dropout."""
+    x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
+    if dropout:
+        x = keras.layers.Dropout(dropout, name="avg_pool_dropout")(x)
+    return x

@@ -301,17 +301,18 @@ def _check_needs(built, init, stored, sources):
             f"`init` goes on from checkpoints, and {init.name!r} has none of its own: "
             "it was trained as the partner of another"
         )
-    first = built.networks[0]
-    needed = [(init, experiment.SHARED, first), (stored, ("data",), first)]
+    needed = [
+        (init, experiment.SHARED, built.config),
+        (stored, ("data",), built.config),
+    ]
     for i, source in enumerate(sources):
-        network = built.networks[i] if several else first
-        needed.append((source, built.shared_with_sources, network))
-    for one, sections, network in needed:
+        needed.append((source, built.shared_with_sources, built.beside_source(i)))
+    for one, sections, own in needed:
         if one is None:
             continue
         theirs, ours = (
             experiment.shared_with_origin(resolved, sections)
-            for resolved in (one.config, built.config | {"model": network})
+            for resolved in (one.config, own)
         )
         for key, was, now in config.differences(theirs, ours):
             raise UsageError(

@@ -131,7 +131,7 @@ def _ci95(row, metric):
     if metric == "accuracy":
         return row["ci95"]
     share, n = _share(row, metric)
-    return whitebox.row(row["attack"], row["eps"], round(n * share), n)["ci95"]
+    return whitebox.interval(round(n * share), n)
 
 
 def render(outcome, *, markdown=False):

@@ -309,20 +309,20 @@ class Bench:
     def _check_metrics(self, rows):
         """UsageError where a column counts what these data do not have."""
         for row in rows:
+            target = self.models.of_row(row)[0]
+            source, name = _source(target), target.experiment.config["data"]["name"]
             for cell in row.cells:
-                target = self.models.of_row(row)[0]
-                name = target.experiment.config["data"]["name"]
                 where = f"table {self.table.name}, row {row.name!r}: {cell.attack!r}"
-                if cell.metric == "one_off" and not _source(target).ordered:
+                if cell.metric == "one_off" and not source.ordered:
                     raise UsageError(
                         f"{where} counts neighbouring classes (one_off), and those of "
                         f"{name} have no order: leave this column out"
                     )
-                classes = _source(target).num_classes
-                if cell.metric in tables.TOP5 and classes <= 5:
+                if cell.metric in tables.TOP5 and source.num_classes <= 5:
                     raise UsageError(
                         f"{where} counts the five largest logits ({cell.metric}), and "
-                        f"{name} has {classes} classes: leave this column out"
+                        f"{name} has {source.num_classes} classes: leave this column "
+                        "out"
                     )
 
     def found(self, cell, target, source):
