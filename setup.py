@@ -20,6 +20,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["tfadv", "tfadv.*"]),
+    package_data={"tfadv.report.html": ["style.css"]},
     # tensorflow has no wheels for 3.14, keras 3.15 none below 3.11.
     python_requires=">=3.11,<3.14",
     install_requires=[

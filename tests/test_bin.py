@@ -43,6 +43,7 @@ BINARIES = {
     "transfer": "--sources",
     "analyze": "--analysis",
     "reproduce": "--table",
+    "report": "--workdirs",
 }
 
 
@@ -94,6 +95,7 @@ def finished(tmp_path_factory):
 def test_the_workdir_holds_everything(finished):
     workdir, _ = finished
     assert {path.name for path in workdir.iterdir()} == {
+        "best",
         "config.json",
         "checkpoints",
         "tensorboard",
@@ -114,12 +116,14 @@ def test_results_hold_rows_and_where_they_come_from(finished):
     workdir, _ = finished
     found = read_json(workdir / "results.json")
     assert set(found) == {"rows", "config", "seed", "steps", "full_steps", "versions"}
+    more = {"clean": {"per_class"}, "worst case": {"per_class"}}
     for row in found["rows"]:
-        assert set(row) == {"attack", "eps", "accuracy", "n", "ci95"}
+        own = more.get(row["attack"], {"audit"})
+        assert set(row) == {"attack", "eps", "accuracy", "n", "ci95"} | own
         low, high = row["ci95"]
         assert 0 <= low <= row["accuracy"] <= high <= 1
         assert row["n"] == 450
-    attacks = ["step_fgsm", "iter_fgsm", "random_sign"]
+    attacks = ["step_fgsm", "iter_fgsm", "random_sign", "worst case"]
     assert [(row["attack"], row["eps"]) for row in found["rows"]] == [
         ("clean", 0.0),
         *((attack, eps / 255) for attack in attacks for eps in (16, 32)),
@@ -203,7 +207,33 @@ def test_evaluate_a_workdir_leaves_the_results_of_the_run(finished, tmp_path):
         ("step_fgsm", 50),
         ("random_sign", 50),
     ]
+    assert not (workdir / "evaluation" / "sanity.json").exists()
     assert f"{STEPS} of {found['full_steps']} steps" in out
+
+
+def test_evaluate_checks_whether_attacks_work(finished, tmp_path):
+    # --sanity alone is a flag like any other boolean.
+    code, out, err = call(
+        "evaluate",
+        f"--workdir={finished[0]}",
+        "--attacks=step_fgsm,pgd",
+        "--eps=16/255",
+        "--num_examples=40",
+        "--batch_size=40",
+        "--drop_broken",
+        "--sanity",
+        f"--output={tmp_path / 'out'}",
+    )
+    assert code == 0, err
+    found = read_json(tmp_path / "out" / "sanity.json")
+    assert (found["eps"], found["n"]) == (16 / 255, 40)
+    assert "autoattack" not in {one["check"] for one in found["checks"]}
+    assert out.splitlines()[-3] == found["verdict"]
+    assert "  attacked " in out
+    for flag in ("--transfer_from=x", "--sanity_eps=8/255"):
+        code, _, err = call("evaluate", f"--workdir={finished[0]}", flag)
+        assert (code, len(errors(err))) == (2, 1)
+        assert "goes with --sanity" in err
 
 
 def test_attack_writes_images_for_tfds(finished, tmp_path):

@@ -399,6 +399,27 @@ def test_whole_batches_need_as_many_images():
         config.Evaluate(**{"bn_eval": "batch", "batch_size": 64} | fields)
 
 
+def test_the_training_loss_is_attacked_by_moving_averages():
+    with pytest.raises(ValueError, match="`craft_on` = 'training_loss' is by moving"):
+        config.Evaluate(bn_eval="batch", craft_on="training_loss")
+    for fields in ({"bn_eval": "batch"}, {"craft_on": "training_loss"}):
+        config.Evaluate(**fields)
+
+
+def test_images_that_depend_on_their_batch_cannot_be_dropped():
+    with pytest.raises(
+        ValueError, match="`drop_broken` puts images into other batches"
+    ):
+        config.Evaluate(bn_eval="batch", drop_broken=True)
+    for fields in ({"bn_eval": "batch"}, {"drop_broken": True}):
+        config.Evaluate(**fields)
+
+
+def test_a_title_says_where_the_training_loss_is_attacked():
+    assert config.craft_text("training_loss") == ", attacks on the training loss"
+    assert config.craft_text("logits") == config.craft_text(None) == ""
+
+
 def scheduled(boundaries=(400, 48_000), delay=3910, steps=94_000):
     return config.Config(
         {

@@ -5,6 +5,7 @@ import keras
 import pytest
 
 from tfadv import config, cost, data
+from tfadv.defenses import Standard
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
 
@@ -76,3 +77,32 @@ def test_what_a_training_needs_finished_is_replaced(found, method, small, networ
     options = [small]
     options += ["generator.k=2"] if method == "adversarial_network" else []
     assert len(found(method, *options)["parameters"]) == networks
+
+
+def test_another_precision_is_timed_beside_float32(monkeypatch):
+    """The step is made in bfloat16 and 3 s long, that in float32 takes 4 s."""
+    computed = []
+
+    def medians(candidates, rounds):
+        assert list(candidates)[-1] == "float32 training step"
+        for run in candidates.values():
+            run()
+        return dict(zip(candidates, (3.0, 0.5, 4.0), strict=True))
+
+    step = Standard.train_step
+
+    def noted(self, data):
+        computed.append(self.classifier.layers[2].compute_dtype)
+        return step(self, data)
+
+    monkeypatch.setattr(cost.benchmark, "medians", medians)
+    monkeypatch.setattr(Standard, "train_step", noted)
+    tables = config.load(CONFIGS / "standard.toml")
+    options = ["model.width=4", "train.precision=mixed_bfloat16"]
+    found = cost.of_configuration(config.override(tables, options), rounds=1)
+    # Each is traced once or twice, as variables are made.
+    assert list(dict.fromkeys(computed)) == ["bfloat16", "float32"]
+    assert found["precision"] == "mixed_bfloat16"
+    assert found["seconds_per_step"] == 3
+    assert found["float32_seconds_per_step"] == 4
+    assert "in mixed_bfloat16: 0.75 of the 4 s in float32" in cost.text(found)

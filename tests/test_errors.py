@@ -49,3 +49,10 @@ def test_stopped_tells_step_and_signal():
     stopped = errors.Stopped(17, signal.SIGTERM)
     assert (stopped.step, stopped.signum) == (17, 15)
     assert str(stopped) == "stopped at step 17 by SIGTERM"
+
+
+def test_a_signal_to_another_worker_is_told():
+    here, there = (errors.Stopped(7, signal.SIGTERM, here=h) for h in (True, False))
+    assert str(here) == "stopped at step 7 by SIGTERM"
+    assert str(there) == "stopped at step 7 by SIGTERM on another worker"
+    assert issubclass(errors.WorkerLost, errors.RunError)

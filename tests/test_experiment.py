@@ -310,6 +310,10 @@ def test_statistics_of_batches_are_resolved_where_they_are_asked_for():
             "[evaluate]: with `bn_eval` = 'batch' only whole batches count",
         ),
         (
+            ["evaluate.bn_eval=batch", "evaluate.craft_on=training_loss"],
+            "[evaluate]: `craft_on` = 'training_loss' is by moving averages",
+        ),
+        (
             # Two of its layers are for training only.
             ["evaluate.bn_eval=batch", "data.name=mnist", "model.name=eat_a"],
             "[model]: bn_eval = 'batch' runs the model in training mode",
@@ -322,6 +326,20 @@ def test_statistics_of_batches_that_cannot_be_had(overrides, message):
     text = str(caught.value)
     assert message in text
     assert "\n" not in text
+
+
+def test_which_loss_is_attacked_is_resolved_where_it_is_another():
+    """Runs from before it are what they were."""
+    plain = experiment.build(load("kurakin"))
+    assert not any("craft_on" in table for table in plain.config.values())
+    keys = ("evaluate", "defense")
+    written = load("kurakin", *(f"{key}.craft_on=logits" for key in keys))
+    assert experiment.build(written).config == plain.config
+    loss = load("kurakin", *(f"{key}.craft_on=training_loss" for key in keys))
+    changed = {key: plain.config[key] | {"craft_on": "training_loss"} for key in keys}
+    assert experiment.build(loss).config == plain.config | changed
+    assert make(load("kurakin")).craft_on == "logits"
+    assert make(loss).craft_on == "training_loss"
 
 
 def test_sources_and_copies_are_resolved():

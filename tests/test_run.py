@@ -84,7 +84,16 @@ def test_a_run_says_what_it_measured(finished):
         ("step_fgsm", EPS, 60),
         ("iter_fgsm", EPS, 60),
         ("random_sign", EPS, 60),
+        ("worst case", EPS, 60),
     ]
+    classes = [row["per_class"] for row in found["rows"] if "per_class" in row]
+    expected = np.bincount(digits.read("test").y[:60], minlength=10).tolist()
+    for own, each in zip(found["rows"][::4], classes, strict=True):
+        assert [n for _, n in each] == expected
+        assert sum(right for right, _ in each) == round(60 * own["accuracy"])
+    assert found["rows"][4]["accuracy"] <= min(
+        row["accuracy"] for row in found["rows"][:4]
+    )
     full_steps = config.load(KURAKIN)["train"]["steps"]
     assert (found["steps"], found["full_steps"], found["seed"]) == (20, full_steps, 0)
     assert found["config"] == json.loads((path / "config.json").read_text())
@@ -139,6 +148,7 @@ def test_a_lost_end_is_trained_again_to_the_same_weights(
     assert found["rows"] == finished[1]["rows"]
 
 
+@pytest.mark.slow
 def test_a_generator_is_left_beside_the_classifier_and_resumes_with_it(tmp_path):
     """Killed after eight of twelve steps, both networks end where they would have."""
     small = [
@@ -167,7 +177,7 @@ def test_a_generator_is_left_beside_the_classifier_and_resumes_with_it(tmp_path)
     # And it attacks what was trained, from its file or because it is there.
     attack = f"generator:{cut / 'generator.keras'}"
     names = f'evaluate.attacks=["generator", "{attack}"]'
-    _, own, named, _ = run.train(config.override(wanted, [names]), cut)["rows"]
+    _, own, named, *_ = run.train(config.override(wanted, [names]), cut)["rows"]
     assert own["attack"] == "generator"
     assert named["attack"].startswith("generator(generator=")
     assert own["accuracy"] == named["accuracy"]
@@ -300,6 +310,71 @@ def test_a_saved_model_evaluates_as_the_run_did(finished, tmp_path, name):
     written = {p.name: p.stat().st_size for p in (tmp_path / "out").iterdir()}
     assert set(written) == {"results.json", "curves.png", "examples.png"}
     assert min(written.values()) > 500
+
+
+def test_broken_images_may_be_dropped(finished, tmp_path):
+    path, whole = finished
+    changes = Config({"evaluate": {"drop_broken": True}})
+    trained = run.open_model(workdir=path, changes=changes)
+    found = run.evaluate(trained, tmp_path)
+    clean, fgsm, iterated, noise, worst = found["rows"]
+    assert clean == whole["rows"][0]
+    for before, own in ((clean, fgsm), (fgsm, iterated), (iterated, noise)):
+        assert own["of"] == round(60 * before["accuracy"])
+        assert own["accuracy"] <= before["accuracy"]
+    assert worst["accuracy"] == noise["accuracy"] > 0
+    # Each leaves what it leaves of all images, or less.
+    for own, of_all in zip(found["rows"], whole["rows"], strict=True):
+        assert own["accuracy"] <= of_all["accuracy"]
+    text = run.report_text(found)
+    assert "each attack on what withstood the last" in text.splitlines()[0]
+    assert "  attacked " in text
+
+
+def test_what_the_checks_find_is_written_and_told(finished, tmp_path):
+    path, found = finished
+    trained = run.open_model(workdir=path)
+    asked = {"eps": "48/255", "num_examples": 40, "transfer_from": str(path)}
+    checked = run.evaluate(trained, tmp_path, checks=asked)
+    written = json.loads((tmp_path / "sanity.json").read_text())
+    assert json.loads((tmp_path / "results.json").read_text()) == checked
+    about = {"file": "sanity.json"} | {k: v for k, v in written.items() if k != "model"}
+    assert checked["sanity"] == about
+    assert (written["eps"], written["n"], written["seed"]) == (48 / 255, 40, 0)
+    # It was trained on step_ll, and that is what is claimed.
+    assert written["claimed_by"] == "step_ll"
+    assert written["believed"] <= written["claimed"] <= written["clean"]
+    # Its own images are those of the white box.
+    checks = {one["check"]: one for one in written["checks"]}
+    transfer = checks["transfer"]["numbers"]
+    assert transfer["transfer"] == transfer["pgd"]
+    lines = run.report_text(checked).splitlines()
+    assert "sanity of the attacks, eps 48/255, 40 images" in lines
+    assert lines[-1] == written["verdict"]
+    # Measured again it is still of this model, and not of another.
+    run.evaluate(trained, tmp_path)
+    assert (tmp_path / "sanity.json").exists()
+    other = dataclasses.replace(trained, path=tmp_path / "other")
+    run.evaluate(other, tmp_path)
+    assert not (tmp_path / "sanity.json").exists()
+    assert checked["rows"] == found["rows"]
+
+
+@pytest.mark.parametrize(
+    ("checks", "message"),
+    [
+        ({"eps": 16.0}, "--sanity: .*received 16"),
+        ({"eps": 0.0}, "`eps` must be above 0; received 0"),
+        ({"esp": 0.1}, "--sanity: unknown key 'esp'"),
+        ({"transfer_from": "nowhere"}, "nowhere is not a workdir"),
+    ],
+)
+def test_checks_that_cannot_be_are_refused_at_once(
+    finished, tmp_path, monkeypatch, checks, message
+):
+    monkeypatch.setattr(run, "measure", None)
+    with pytest.raises(UsageError, match=message):
+        run.evaluate(run.open_model(workdir=finished[0]), tmp_path, checks=checks)
 
 
 @pytest.mark.parametrize("split", ["test", "train"])
@@ -452,6 +527,97 @@ def test_what_a_run_mixes_in_is_made_by_moving_averages(workdir, monkeypatch):
     )
     run.craft_stored(workdir, config.Stored(path="there"), workdir / "stored")
     assert [evaluate.bn_eval for evaluate in noted] == ["moving"]
+
+
+# The training loss.
+
+
+@pytest.fixture(scope="module")
+def headed(tmp_path_factory):
+    """(workdir, results) of a run with a head that attacks the training loss."""
+    path = tmp_path_factory.mktemp("headed") / "workdir"
+    changes = [
+        "defense.auxiliary_layer=normalize",
+        "defense.auxiliary_width=0.1",
+        "defense.auxiliary_weight=100.0",
+        "defense.label_smoothing=0.5",
+        "defense.craft_on=training_loss",
+        "evaluate.craft_on=training_loss",
+    ]
+    return path, run.train(tables(*changes), path)
+
+
+def test_a_run_is_attacked_on_its_training_loss(headed):
+    """FGSM by hand: up J_s(z) + 100 J_s(z') of the head, q = (.5 + .05, .05, ..)."""
+    path, found = headed
+    assert found["config"]["evaluate"]["craft_on"] == "training_loss"
+    model = keras.models.load_model(path / "model.keras")
+    head = keras.models.load_model(path / "auxiliary.keras")
+    images = digits.read("test").take(slice(60))
+    x, y = tf.constant(images.x / np.float32(255)), images.y
+    q = 0.5 * np.eye(10, dtype=np.float32)[y] + 0.05
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        maps = model.get_layer("normalize")(x)
+        main, other = (
+            tf.reduce_sum(tf.nn.softmax_cross_entropy_with_logits(q, logits))
+            for logits in (model(x), head(maps))
+        )
+        both = main + 100 * other
+    accuracies = []
+    for loss in (both, main):
+        x_adv = tf.clip_by_value(x + EPS * tf.sign(tape.gradient(loss, x)), 0, 1)
+        accuracies.append((model(x_adv).numpy().argmax(axis=1) == y).mean())
+    assert found["rows"][1]["attack"] == "step_fgsm"
+    # Signs of gradients near 0 may differ by rounding.
+    assert abs(found["rows"][1]["accuracy"] - accuracies[0]) < 0.04
+    assert accuracies[0] - accuracies[1] > 0.1
+    assert (
+        run.report_text(found)
+        .splitlines()[0]
+        .endswith(", attacks on the training loss")
+    )
+
+
+def test_a_run_is_attacked_on_its_logits_unless_asked(headed, tmp_path, monkeypatch):
+    path, found = headed
+    drawn, titles = [], []
+
+    def examples(x, x_adv, *args, title):
+        drawn.append(x_adv)
+        titles.append(title)
+
+    monkeypatch.setattr(run.plots, "examples", examples)
+    monkeypatch.setattr(
+        run.plots, "curves", lambda rows, path, title: titles.append(title)
+    )
+    texts = []
+    for craft_on in ("training_loss", "logits"):
+        changes = Config().merged({"evaluate": {"craft_on": craft_on}}, "here")
+        trained = run.open_model(workdir=path, changes=changes)
+        measured = run.evaluate(trained, tmp_path / craft_on)
+        texts.append(run.report_text(measured).splitlines()[0])
+        stored = run.craft_images(trained, "iter_fgsm", tmp_path, split="test")
+        with_loss = tfds.builder_from_directory(stored).info.metadata["model"]
+        assert with_loss.get("craft_on", "logits") == craft_on
+        if craft_on == "training_loss":
+            assert measured["rows"] == found["rows"]
+    # Clean images are what they are.
+    assert measured["rows"][0] == found["rows"][0]
+    assert measured["rows"][1] != found["rows"][1]
+    assert np.any(drawn[0] != drawn[1])
+    about = ", attacks on the training loss"
+    assert [about in title for title in titles] == [True, True, False, False]
+    assert [about in text for text in texts] == [True, False]
+
+
+def test_what_a_run_mixes_in_is_made_on_the_logits(headed, monkeypatch):
+    noted = []
+    monkeypatch.setattr(
+        run, "craft_images", lambda trained, *_, **__: noted.append(trained.evaluate)
+    )
+    run.craft_stored(headed[0], config.Stored(path="there"), headed[0] / "stored")
+    assert [evaluate.craft_on for evaluate in noted] == ["logits"]
 
 
 @pytest.mark.parametrize("by", ["workdir", "keras_file"])

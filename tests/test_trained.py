@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tfadv import config, experiment, models, trained
+from tfadv.attacks import core
 from tfadv.config import Config
 from tfadv.data import digits
 from tfadv.errors import RunError, UsageError
@@ -336,6 +337,89 @@ def test_the_model_is_opened_as_the_run_or_the_change_says(tmp_path):
             # The two modes differ.
             other = model(x, training=not mode)
             assert np.abs(trained.predict(x) - other).max() > 0.01
+
+
+# ------------------------------------------------------------------- the training loss
+
+LOSS = changes(evaluate={"craft_on": "training_loss"})
+IMAGES = np.random.default_rng(0).random((3, 8, 8, 1), np.float32)
+HEADED = {
+    "attack": {"name": "step_ll", "eps": 0.1},
+    "defense": {
+        "name": "kurakin",
+        "label_smoothing": 0.1,
+        "auxiliary_layer": "normalize",
+        "auxiliary_width": 0.1,
+    },
+}
+
+
+def test_attacks_see_what_is_measured(workdir):
+    for laid_over in ((), changes(evaluate={"craft_on": "logits"})):
+        trained = open_model(workdir=workdir, changes=laid_over)
+        assert trained.craft_on is trained.predict
+
+
+def test_the_training_loss_of_a_run_without_a_head(tmp_path):
+    for smoothing in (0.0, 0.2):
+        path = tmp_path / f"{smoothing}"
+        defense = {"name": "standard", "label_smoothing": smoothing}
+        trained = open_model(workdir=finished(path, defense=defense), changes=LOSS)
+        judged = trained.craft_on(IMAGES)
+        assert isinstance(judged, core.Judged)
+        np.testing.assert_array_equal(judged.logits, trained.predict(IMAGES))
+        assert judged[1:] == (None, 0.0, smoothing)
+        assert trained.config["evaluate"]["craft_on"] == "training_loss"
+
+
+@pytest.mark.parametrize("options", [{}, {"auxiliary_weight": 0.7}])
+def test_the_training_loss_of_a_run_with_a_head(tmp_path, options):
+    """What the head says of the layer's output; .4 is the weight of old, unsaid."""
+    tables = HEADED | {"defense": HEADED["defense"] | options}
+    path = finished(tmp_path / "run", **tables)
+    head = models.auxiliary_head((8, 8, 1), 10, width=0.1)
+    # Moving statistics that say something.
+    head(2 * IMAGES, training=True)
+    head.save(path / "auxiliary.keras")
+    trained = open_model(workdir=path, changes=LOSS)
+    judged = trained.craft_on(IMAGES)
+    np.testing.assert_allclose(judged.logits, trained.predict(IMAGES), atol=1e-5)
+    # [model] normalises with mean 0 and deviation 1.
+    expected = head(IMAGES, training=False)
+    np.testing.assert_allclose(judged.auxiliary, expected, atol=1e-5)
+    assert np.abs(head(IMAGES, training=True) - expected).max() > 1e-3
+    weight = options.get("auxiliary_weight", 0.4)
+    assert (judged.auxiliary_weight, judged.label_smoothing) == (weight, 0.1)
+    # Of a run, or laid over it.
+    assert open_model(workdir=path).craft_on is not trained.craft_on
+    resolved = json.loads((path / "config.json").read_text())
+    resolved["evaluate"]["craft_on"] = "training_loss"
+    (path / "config.json").write_text(json.dumps(resolved))
+    assert isinstance(open_model(workdir=path).craft_on(IMAGES), core.Judged)
+
+
+def test_a_head_that_was_not_kept(tmp_path):
+    path = finished(tmp_path / "run", **HEADED)
+    place = path / "auxiliary.keras"
+    message = f"no auxiliary head at {place}: .* evaluate.craft_on=logits"
+    with pytest.raises(UsageError, match=message):
+        open_model(workdir=path, changes=LOSS)
+    place.write_bytes(b"no head")
+    with pytest.raises(RunError, match=f"cannot load the auxiliary head {place}"):
+        open_model(workdir=path, changes=LOSS)
+    assert open_model(workdir=path).predict(IMAGES).shape == (3, 10)
+
+
+def test_a_model_of_unknown_training_loss(workdir):
+    message = r"--a-flag \[evaluate\]: `craft_on` = 'training_loss' needs a workdir"
+    laid_over = DIGITS.merged(LOSS, "--a-flag")
+    with pytest.raises(UsageError, match=message):
+        open_model(saved_model=workdir / "model.keras", changes=laid_over)
+    with pytest.raises(UsageError, match=message):
+        open_model(workdir=workdir, changes=LOSS, input_range=(0.0, 255.0))
+    batch = LOSS.merged({"evaluate": {"bn_eval": "batch"}}, "--a-flag")
+    with pytest.raises(UsageError, match="is by moving averages: set `bn_eval`"):
+        open_model(workdir=workdir, changes=batch)
 
 
 def test_a_saved_model_has_no_statistics_of_batches(workdir, classifier):

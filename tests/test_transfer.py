@@ -247,6 +247,51 @@ def test_statistics_of_batches_are_told(runs, tmp_path, monkeypatch):
     assert read_json(tmp_path / "transfer.json", "the result") == found
 
 
+def test_the_training_loss_of_a_source_is_told(runs, tmp_path, monkeypatch):
+    """With labels smoothed by .95 step_fgsm makes almost all images easier."""
+    titles = []
+    monkeypatch.setattr(
+        "tfadv.report.plots.heat_map", lambda rows, path, title: titles.append(title)
+    )
+    smooth = {"name": "standard", "label_smoothing": 0.95}
+    a = finished(tmp_path / "smooth", 1, defense=smooth)
+    plain = transfer(*open_both([a], [runs[1]]), tmp_path / "plain")
+    assert "craft_on" not in plain
+    loss = changes(evaluate={"craft_on": "training_loss"})
+    found = transfer(*open_both([a], [runs[1]], changes=loss), tmp_path)
+    assert found["craft_on"] == "training_loss"
+    about = ", attacks on the training loss"
+    assert titles[1] == titles[0].replace("images;", f"images{about};") != titles[0]
+    assert report_text(found).splitlines()[0] == f"digits{about}"
+    # What the images are made on changes; clean ones and noise do not.
+    a_trained = open_model(workdir=a, changes=loss)
+    expected = measure(
+        open_model(workdir=runs[1]).predict,
+        digits.read("test").take(slice(90)),
+        a_trained.suite,
+        EPS,
+        batch_size=40,
+        seed=1,
+        craft_on=a_trained.craft_on,
+    )
+    assert [r["accuracy"] for r in found["rows"]] == [r["accuracy"] for r in expected]
+    changed = [
+        (r["attack"], r["source"])
+        for r, old in zip(found["rows"], plain["rows"], strict=True)
+        if r["accuracy"] != old["accuracy"]
+    ]
+    assert set(changed) == {("step_fgsm", "smooth")}
+
+
+def test_sources_are_attacked_on_one_kind_of_loss(runs, tmp_path):
+    other = finished(tmp_path / "d", 1, evaluate={"craft_on": "training_loss"})
+    message = r"craft_on: 'logits' by a, 'training_loss' by d\. Say which for all"
+    with pytest.raises(UsageError, match=message):
+        open_both([runs[0], other])
+    # Targets are not attacked.
+    open_both([runs[0]], [other])
+
+
 def test_an_output_that_cannot_be_is_known_before_the_data_is_read(
     runs, tmp_path, monkeypatch
 ):

@@ -140,3 +140,18 @@ def test_steps_of_a_run(tmp_path):
     assert workdir.steps() == 20
     workdir.stopped.write_text('{"steps": 12}')
     assert workdir.steps() == 12
+
+
+def test_the_best_classifier_of_a_finished_run(workdir):
+    workdir.claim(RESOLVED)
+    with pytest.raises(UsageError, match="holds no trained model yet"):
+        workdir.trained_model("best")
+    workdir.model.touch()
+    assert workdir.trained_model() == workdir.model
+    with pytest.raises(UsageError, match=r"kept no best.*--checkpoint=last"):
+        workdir.trained_model("best")
+    workdir.best.mkdir()
+    workdir.best_file(50).touch()
+    (workdir.best / ".writing-1").mkdir()
+    assert workdir.trained_model("best") == workdir.path / "best" / "step_50.keras"
+    assert (workdir.steps("best"), workdir.steps()) == (50, 100)

@@ -21,8 +21,8 @@ from tfadv.defenses.e2sad import SECOND_STEPS
 from tfadv.errors import RunError, UsageError, lookup
 from tfadv.files import make_directory, read_json, write_json
 from tfadv.report import analysis_plots, results
-from tfadv.trained import distinct, open_models
-from tfadv.workdir import Workdir
+from tfadv.trained import open_models
+from tfadv.workdir import Workdir, distinct
 
 
 def analyze(name, workdirs, output, *, data_dir=None, options=()):
@@ -140,7 +140,7 @@ def _loss_surface(
 
 def _open(workdirs, changes):
     """The models, by moving averages: an analysis looks at single images."""
-    moving = {"evaluate": {"bn_eval": "moving"}}
+    moving = {"evaluate": {"bn_eval": "moving", "craft_on": "logits"}}
     changes = (changes or config.Config()).merged(moving, "bin/analyze")
     return open_models(workdirs, changes=changes)
 

@@ -19,20 +19,20 @@ except ModuleNotFoundError:
         "is installed in, or install it with: pip install -e ."
     )
 
-from tfadv import config
-from tfadv.errors import RunError, Stopped, UsageError
+from tfadv import cluster, config
+from tfadv.errors import RunError, Stopped, UsageError, WorkerLost
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
 
-EXIT_RUN, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_RUN, EXIT_USAGE, EXIT_LOST, EXIT_INTERRUPTED = 1, 2, cluster.EXIT_LOST, 130
 
 
 def main(body):
     """Runs a binary's `body()`; its failures become one line and an exit code.
 
     0 done, or stopped by SIGTERM with a checkpoint; 1 it cannot be carried out here;
-    2 the request is wrong; 130 interrupted with a checkpoint.
+    2 the request is wrong; 3 another worker is lost; 130 interrupted with a checkpoint.
     """
     app.run(lambda _: _guarded(body), flags_parser=_parse)
 
@@ -62,6 +62,8 @@ def _guarded(body):
         body()
     except UsageError as error:
         _fail(EXIT_USAGE, error)
+    except WorkerLost as error:
+        _fail(EXIT_LOST, error)
     except RunError as error:
         _fail(EXIT_RUN, error)
     except Stopped as stopped:
@@ -150,6 +152,23 @@ def define_training():
         "rate in proportion; results say steps of steps",
     )
     flags.DEFINE_integer("seed", None, "seed of weights, data order and noise")
+    flags.DEFINE_enum(
+        "precision",
+        None,
+        ["float32", "mixed_bfloat16"],
+        "in which layers compute while they are trained; what is saved and measured is "
+        "float32",
+    )
+    flags.DEFINE_bool(
+        "sync_bn", None, "batch normalisation takes the whole batch of all replicas"
+    )
+    flags.DEFINE_enum(
+        "on_nan",
+        None,
+        ["stop", "rewind"],
+        "where a loss or weight is no number: stop, or go back to the last checkpoint "
+        "and step over the batches since, at most three times",
+    )
     define_set()
 
 
@@ -162,6 +181,7 @@ def define_model():
     """The flags that name a trained model and the data to try it on."""
     define_data_dir()
     flags.DEFINE_string("workdir", None, "of a finished bin/train run")
+    define_checkpoint()
     flags.DEFINE_string(
         "saved_model", None, "a .keras file or a SavedModel directory, of any origin"
     )
@@ -173,6 +193,17 @@ def define_model():
         "outputs", "logits", ["logits", "probabilities"], "what a --saved_model returns"
     )
     define_evaluation()
+
+
+def define_checkpoint():
+    """--checkpoint."""
+    flags.DEFINE_enum(
+        "checkpoint",
+        "last",
+        ["last", "best"],
+        "of a workdir: the classifier of the last step, or the one that withstood most "
+        "on held-out images while it was trained",
+    )
 
 
 def define_evaluation():
@@ -189,6 +220,58 @@ def define_evaluation():
     )
     flags.DEFINE_integer("seed", None, "seed of random attacks")
     define_set()
+
+
+def define_checks():
+    """The flags of `bin/evaluate` alone: how thoroughly it looks."""
+    flags.DEFINE_bool(
+        "drop_broken",
+        None,
+        "try each attack only on images that withstood those before it, so that the "
+        "last row is the worst case",
+    )
+    flags.DEFINE_flag(
+        flags.Flag(
+            flags.EnumParser(["false", "true", "full"], case_sensitive=False),
+            flags.ArgumentSerializer(),
+            "sanity",
+            "false",
+            "check that attacks on this model work at all, and say whether it is "
+            "robust, masks gradients or is not robust; --sanity=full with AutoAttack. "
+            "Of the first --num_examples images, default 500",
+            boolean=True,
+        )
+    )
+    flags.DEFINE_string(
+        "sanity_eps", None, "size of the checks, as in 8/255; default the largest --eps"
+    )
+    flags.DEFINE_string(
+        "transfer_from",
+        None,
+        "workdir of a model without a defence, whose adversarial images --sanity tries "
+        "on this one",
+    )
+
+
+def sanity_request():
+    """A table of what the flags of `define_checks` ask of `run.evaluate`, or None.
+
+    Raises:
+        UsageError: a flag of the checks without --sanity.
+    """
+    values = flags.FLAGS
+    if values.sanity == "false":
+        for name in ("sanity_eps", "transfer_from"):
+            if getattr(values, name) is not None:
+                raise UsageError(f"--{name} goes with --sanity")
+        return None
+    written = {
+        "eps": values.sanity_eps,
+        "full": values.sanity == "full",
+        "num_examples": values.num_examples,
+        "transfer_from": values.transfer_from,
+    }
+    return {key: value for key, value in written.items() if value is not None}
 
 
 def define_attacks():
@@ -215,6 +298,9 @@ def training_config():
         tables = config.shortened(tables, values.steps)
     if values.seed is not None:
         tables = tables.merged({"train": {"seed": values.seed}}, "--seed")
+    for name in ("precision", "sync_bn", "on_nan"):
+        if (value := values[name].value) is not None:
+            tables = tables.merged({"train": {name: value}}, f"--{name}")
     tables = config.override(tables, values.set)
     tables = _with_weights(tables, values.weights)
     return tables, values.workdir or str(pathlib.Path("runs") / pathlib.Path(path).stem)
@@ -272,6 +358,7 @@ def model_request():
         "changes": evaluation_changes(changes),
         "input_range": input_range,
         "outputs": values.outputs,
+        "checkpoint": values.checkpoint,
     }
 
 
@@ -283,7 +370,8 @@ def evaluation_changes(changes=None):
     """
     values = flags.FLAGS
     changes = changes or config.Config()
-    for key in ("attacks", "eps", "num_examples", "batch_size", "bn_eval"):
+    keys = ("attacks", "eps", "num_examples", "batch_size", "bn_eval", "drop_broken")
+    for key in keys:
         # Only binaries that take several attacks define --attacks.
         value = getattr(values, key, None)
         if value is not None:

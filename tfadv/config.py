@@ -58,6 +58,14 @@ class Train:
         patience: int, stops after so many measurements in a row (`validate_every`)
             without a lower loss on held-out images, of which `[data] holdout` says how
             many; None for never. The last weights stay.
+        precision: `"float32"`, or `"mixed_bfloat16"`: layers compute in bfloat16 while
+            they are trained, see `training.precision`. Weights, checkpoints, what is
+            saved, and every measurement are float32.
+        sync_bn: whether batch normalisation takes the statistics of the whole batch
+            over all replicas, in place of each replica's own.
+        on_nan: what happens where a loss or a weight is no finite number any more:
+            `"stop"`, or `"rewind"` to the last checkpoint and past the batches since,
+            at most three times; see `training.divergence`.
     """
 
     steps: int
@@ -71,11 +79,14 @@ class Train:
     full_steps: int | None = None
     init_from: str | None = None
     patience: int | None = None
+    precision: typing.Literal["float32", "mixed_bfloat16"] = "float32"
+    sync_bn: bool = False
+    on_nan: typing.Literal["stop", "rewind"] = "stop"
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
             value, least = getattr(self, field.name), int(field.name != "seed")
-            if isinstance(value, int) and value < least:
+            if type(value) is int and value < least:
                 raise ValueError(
                     f"`{field.name}` must be at least {least}; received {value}"
                 )
@@ -96,6 +107,15 @@ class Evaluate:
             seed of the attacks and only whole batches count. That couples the images
             of a batch: accuracy depends on its size and order, and an attack can
             exploit it. The number to go by is that of `"moving"`.
+        craft_on: which loss attacks go along, the cross-entropy of the `"logits"`, or
+            the `"training_loss"`: with the label smoothing that the model was trained
+            with, and with the weighted loss of its auxiliary head where it has one, as
+            in the released code of Kurakin et al. 2017. See `attacks.core.Judged`. For
+            models that tfadv trained, by moving averages.
+        drop_broken: whether each attack is tried only on the images that are right when
+            clean and after the attacks before it at the same eps, so that the last row
+            is what none of them breaks; see `evaluation.measure`. The tables of the
+            papers attack all images.
     """
 
     attacks: tuple[str | dict, ...] = ("step_ll", "step_fgsm", "iter_ll", "iter_fgsm")
@@ -103,6 +123,8 @@ class Evaluate:
     batch_size: int = 200
     num_examples: int | None = None
     bn_eval: typing.Literal["moving", "batch"] = "moving"
+    craft_on: typing.Literal["logits", "training_loss"] = "logits"
+    drop_broken: bool = False
 
     def __post_init__(self):
         if self.batch_size < 1:
@@ -122,6 +144,22 @@ class Evaluate:
                 f"be at most `num_examples`, {self.num_examples}; received "
                 f"{self.batch_size}"
             )
+        if self.bn_eval == "batch" and self.craft_on == "training_loss":
+            raise ValueError(
+                "`craft_on` = 'training_loss' is by moving averages: set `bn_eval` to "
+                "'moving', or `craft_on` to 'logits'; received `bn_eval` = 'batch'"
+            )
+        if self.bn_eval == "batch" and self.drop_broken:
+            raise ValueError(
+                "`drop_broken` puts images into other batches, and with `bn_eval` = "
+                "'batch' accuracy depends on these: set `bn_eval` to 'moving', or "
+                "`drop_broken` to false"
+            )
+
+
+def craft_text(craft_on):
+    """What a title adds where attacks go along another loss than is usual."""
+    return ", attacks on the training loss" if craft_on == "training_loss" else ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfadv import benchmark, experiment
+from tfadv.training import computing
 
 
 def of_configuration(tables, rounds=5):
@@ -29,7 +30,9 @@ def of_configuration(tables, rounds=5):
         `gigaflops`: of the first network's forward pass, one batch at a time: what this
             machine does in a second of such work;
         `forward_passes`: a step in forward passes of a batch by all networks;
-        `peak_gigabytes`: of resident memory in this process, TensorFlow included.
+        `peak_gigabytes`: of resident memory in this process, TensorFlow included;
+        `precision`: `train.precision`. Where that is not float32 all times are of it,
+            and `float32_seconds_per_step` is beside them.
 
     Raises:
         UsageError: see `experiment.build`.
@@ -50,20 +53,34 @@ def of_configuration(tables, rounds=5):
         count = len(defense.stored_positions(train.batch_size))
         batch = ((x, x[:count]), y)
     networks = defense.networks
-    step = tf.function(lambda: defense.train_step(batch))
-    forward = tf.function(lambda: [network(x, training=False) for network in networks])
-    # Not one after the other: what slows this machine down slows both.
-    found = benchmark.medians(
-        {
-            "training step": lambda: {k: v.numpy() for k, v in step().items()},
-            "forward pass": lambda: [logits.numpy() for logits in forward()],
-        },
-        rounds,
-    )
+
+    def step():
+        made = tf.function(lambda: defense.train_step(batch))
+        return lambda: {k: v.numpy() for k, v in made().items()}
+
+    def forward():
+        made = tf.function(lambda: [one(x, training=False) for one in networks])
+        return lambda: [logits.numpy() for logits in made()]
+
+    timed = {}
+    with computing(defense, precision=train.precision):
+        # Called once, which compiles them as the block says.
+        for name, make in (("training step", step), ("forward pass", forward)):
+            timed[name] = make()
+            timed[name]()
+    if train.precision != "float32":
+        timed["float32 training step"] = step()
+    # Not one after the other: what slows this machine down slows all.
+    found = benchmark.medians(timed, rounds)
     seconds, pass_seconds = found["training step"], found["forward pass"]
     gigaflop = [gigaflop_per_image(network) for network in networks]
+    beside = {}
+    if train.precision != "float32":
+        beside = {"float32_seconds_per_step": found["float32 training step"]}
     return {
+        "precision": train.precision,
         "seconds_per_step": seconds,
+        **beside,
         "images_per_second": train.batch_size / seconds,
         "batch_size": train.batch_size,
         "steps": train.steps,
@@ -111,10 +128,18 @@ def text(found):
     several = " + ".join
     parameters = several(f"{count:,}" for count in found["parameters"])
     gigaflop = several(f"{one:.3g}" for one in found["gigaflop_per_image"])
+    compared = ""
+    if "float32_seconds_per_step" in found:
+        slower = found["float32_seconds_per_step"]
+        ratio = found["seconds_per_step"] / slower
+        compared = (
+            f"in {found['precision']}: {ratio:.2f} of the {slower:.3g} s in float32\n"
+        )
     return (
         f"a training step of {found['batch_size']} images: "
         f"{found['seconds_per_step']:.3g} s, "
         f"{found['images_per_second']:.3g} images/s\n"
+        f"{compared}"
         f"its {found['steps']:,} steps: {found['hours']:.3g} hours\n"
         f"memory: {found['peak_gigabytes']:.1f} GB at most\n"
         f"network: {parameters} parameters, {gigaflop} GFLOP for a forward pass of an "

@@ -16,11 +16,24 @@ class RunError(RuntimeError):
     """The request is right but cannot be carried out here (data, disk): exit code 1."""
 
 
-class Stopped(Exception):
-    """A signal ended a training run; the checkpoint of its last step is written."""
+class WorkerLost(RunError):
+    """Another worker of a training on several machines is gone: exit code 3."""
 
-    def __init__(self, step, signum):
-        super().__init__(f"stopped at step {step} by {signal.Signals(signum).name}")
+
+class Stopped(Exception):
+    """A signal ended a training run; the checkpoint of its last step is written.
+
+    Args:
+        step: int.
+        signum: of the signal.
+        here: whether it came to this process, not to another worker.
+    """
+
+    def __init__(self, step, signum, *, here=True):
+        where = "" if here else " on another worker"
+        super().__init__(
+            f"stopped at step {step} by {signal.Signals(signum).name}{where}"
+        )
         self.step = step
         self.signum = signum
 

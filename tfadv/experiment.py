@@ -69,11 +69,17 @@ LATER = {
     ("data", "size"): None,
     ("data", "preprocess"): None,
     ("evaluate", "bn_eval"): "moving",
+    ("evaluate", "craft_on"): "logits",
+    ("evaluate", "drop_broken"): False,
     ("train", "patience"): None,
+    ("train", "precision"): "float32",
+    ("train", "sync_bn"): False,
+    ("train", "on_nan"): "stop",
     ("defense", "auxiliary_layer"): None,
     ("defense", "auxiliary_weight"): 0.4,
     ("defense", "auxiliary_width"): 1.0,
     ("defense", "auxiliary_activation"): "relu",
+    ("defense", "craft_on"): "logits",
 } | {
     (section, key): None
     for section in ("optimizer", "generator_optimizer")
@@ -309,6 +315,11 @@ def build(tables, *, replicas=1):
             **defense_arguments,
         )
         _with_where(where["defense"], made.check_batch, train.batch_size, replicas)
+        if train.precision != "float32" and made.needs_float32:
+            raise UsageError(
+                f"{where['train']}: `precision` = {train.precision!r}, and the defence "
+                f"{tables['defense']['name']!r} needs 'float32': {made.needs_float32}"
+            )
         made.compile(optimizer(**optimizer_arguments), **optimizer_of_parts)
         return made
 

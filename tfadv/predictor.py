@@ -118,7 +118,7 @@ def check_training_mode(model, where):
     """
     others = [
         layer.name
-        for layer in _innermost(model)
+        for layer in innermost(model)
         if _has_seed(layer) or isinstance(layer, keras.layers.SpectralNormalization)
     ]
     if others or _has_seed(model):
@@ -129,10 +129,10 @@ def check_training_mode(model, where):
         )
 
 
-def _innermost(model):
+def innermost(model):
     """The layers of a model, those of models in it in place of these."""
     for layer in model.layers:
-        yield from _innermost(layer) if isinstance(layer, keras.Model) else [layer]
+        yield from innermost(layer) if isinstance(layer, keras.Model) else [layer]
 
 
 def _has_seed(layer):

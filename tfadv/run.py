@@ -1,6 +1,7 @@
 """What the binaries do: train, evaluate, craft, export. Usable from Python as well."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 
@@ -22,42 +23,69 @@ from tfadv.attacks import core
 from tfadv.data import pipeline
 from tfadv.data.adversarial import StoredImages
 from tfadv.errors import UsageError
-from tfadv.evaluation import format_eps, measure, suite, whitebox
+from tfadv.evaluation import format_eps, measure, sanity, suite, whitebox
 from tfadv.export import export
 from tfadv.files import read_json, replacing, write_json
 from tfadv.report import plots, results, seeds, table
 from tfadv.trained import open_model
 from tfadv.training import (
-    Checkpoints,
+    Best,
     EarlyStopping,
+    FiniteCheckpoints,
+    Profile,
     Progress,
+    Rewinds,
     Summaries,
+    Watch,
+    computing,
+    guarded,
+    recorded,
     start_from,
 )
 from tfadv.training import train as run_loop
 from tfadv.workdir import Workdir
 
 
-def train(tables, path, *, data_dir=None, strategy="default", num_logical_devices=0):
+def train(
+    tables,
+    path,
+    *,
+    data_dir=None,
+    strategy=None,
+    num_logical_devices=0,
+    worker_timeout=distribution.ARRIVAL,
+    profile=0,
+):
     """`fit`, then measures the result; continues where an earlier call stopped.
 
     Args:
-        tables, path, data_dir, strategy, num_logical_devices: see `fit`.
+        tables, path, data_dir, strategy, num_logical_devices, worker_timeout, profile:
+            see `fit`.
 
     Returns:
-        The content of `results.json`.
+        The content of `results.json`; None on a worker that is not the chief, which
+        measures alone.
 
     Raises:
         UsageError, RunError: see `errors`.
         errors.Stopped: a signal came; call again to continue.
     """
+    if strategy == "multi_worker" and Workdir(path).is_trained():
+        # The chief is left, which measures; the others may have ended long ago.
+        if not distribution.named_cluster().chief:
+            return None
+        strategy = tf.distribute.get_strategy()
+    strategy = distribution.strategy(strategy, num_logical_devices, worker_timeout)
     exp, workdir = fit(
         tables,
         path,
         data_dir=data_dir,
         strategy=strategy,
-        num_logical_devices=num_logical_devices,
+        worker_timeout=worker_timeout,
+        profile=profile,
     )
+    if not distribution.chief(strategy):
+        return None
     done = _finished(workdir, exp)
     if done is not None:
         return done
@@ -78,7 +106,8 @@ def train_seeds(tables, path, count, **options):
         options: of `train`.
 
     Returns:
-        The content of `path/results.json`: rows of `seeds.summarize` and the seeds.
+        The content of `path/results.json`: rows of `seeds.summarize` and the seeds;
+        None as `train`.
     """
     path = pathlib.Path(path)
     first = experiment.build(tables).train.seed
@@ -88,6 +117,8 @@ def train_seeds(tables, path, count, **options):
         logging.info("seed %d, %d of %d", number, number - first + 1, count)
         one = tables.merged({"train": {"seed": number}}, "--seeds")
         found.append(train(one, path / f"seed_{number}", **options))
+    if None in found:
+        return None  # Not the chief.
     rows = seeds.summarize(found)
     last = found[-1]
     text = table.steps_text(last["steps"], last["full_steps"])
@@ -97,11 +128,23 @@ def train_seeds(tables, path, count, **options):
         title=f"mean and one standard deviation of {count} seeds, {text}",
     )
     summary = last | {"rows": rows, "seed": None, "seeds": list(numbers)}
+    rewinds = {str(one["seed"]): one["rewinds"] for one in found if "rewinds" in one}
+    if rewinds:
+        summary["rewinds"] = rewinds
     write_json(path / "results.json", summary)
     return summary
 
 
-def fit(tables, path, *, data_dir=None, strategy="default", num_logical_devices=0):
+def fit(
+    tables,
+    path,
+    *,
+    data_dir=None,
+    strategy=None,
+    num_logical_devices=0,
+    worker_timeout=distribution.ARRIVAL,
+    profile=0,
+):
     """Trains a classifier, saves and exports it, unless that is done already.
 
     Args:
@@ -109,6 +152,8 @@ def fit(tables, path, *, data_dir=None, strategy="default", num_logical_devices=
         path: the workdir.
         data_dir: where TFDS finds prepared data.
         strategy, num_logical_devices: see `distribution.strategy`.
+        worker_timeout: seconds that workers wait for each other at the start.
+        profile: int, profiles so many of its steps; see `training.Profile`.
 
     Returns:
         (`experiment.Experiment`, `Workdir`).
@@ -117,9 +162,27 @@ def fit(tables, path, *, data_dir=None, strategy="default", num_logical_devices=
         UsageError, RunError: see `errors`.
         errors.Stopped: a signal came; call again to continue.
     """
-    strategy = distribution.strategy(strategy, num_logical_devices)
+    strategy = distribution.strategy(strategy, num_logical_devices, worker_timeout)
+    peers = distribution.peers(strategy)
+    if peers.several and profile:
+        raise UsageError(
+            "--profile times parts of a step on one process alone: leave it out with "
+            "--strategy=multi_worker"
+        )
+    with peers.watched(worker_timeout):
+        return _fit(tables, path, data_dir, strategy, peers, profile)
+
+
+def _fit(tables, path, data_dir, strategy, peers, profile):
+    """`fit` on a strategy that is made; of several workers the chief alone writes."""
     replicas = strategy.num_replicas_in_sync
     exp = experiment.build(tables, replicas=replicas)
+    peers.check_same(_as_json(exp.config), "configuration")
+    if peers.several and exp.train.on_nan == "rewind":
+        raise UsageError(
+            "train.on_nan = 'rewind' goes back on one process; with "
+            "--strategy=multi_worker use 'stop'"
+        )
     origin = _origin(exp)
     sources.check(exp)
     with strategy.scope():
@@ -129,18 +192,22 @@ def fit(tables, path, *, data_dir=None, strategy="default", num_logical_devices=
         defense.build((None, *exp.dataset.image_shape))
         defense.optimizer.build(defense.trained_variables)
     workdir = Workdir(path)
-    workdir.claim(exp.config)
-    if not workdir.is_trained():
+    if peers.cluster.chief:
+        workdir.claim(exp.config)
+    if not peers.from_chief(workdir.is_trained()):
         if origin is not None:
             step = start_from(defense, origin.checkpoints)
             logging.info("going on from step %d of %s", step, origin.path)
-        found = _sources(exp, workdir, data_dir)
+        found = peers.chief_first(lambda: _sources(exp, workdir, data_dir))
         with strategy.scope():
             sources.give(defense, found)
-        _train_loop(exp, defense, workdir, data_dir, found)
+        _train_loop(exp, defense, workdir, data_dir, found, profile)
         for optimizer, variables in defense.moved:
             # The average of the weights, where the optimizer keeps one.
             optimizer.finalize_variable_values(variables)
+        if not peers.cluster.chief:
+            peers.wait()  # It is trained where the first of the workers ends.
+            return exp, workdir
         for name, network in defense.companions.items():
             with replacing(workdir.companion(name)) as temporary:
                 network.save(temporary)
@@ -148,8 +215,11 @@ def fit(tables, path, *, data_dir=None, strategy="default", num_logical_devices=
         for number, partner in enumerate(defense.networks[1:], start=1):
             own = Workdir(workdir.partner(number))
             own.claim(experiment.of_partner(exp.config, number))
+            if rewinds := recorded(workdir.rewinds):
+                write_json(own.rewinds, rewinds)
             _save(partner, own, exp, done)
         _save(defense.classifier, workdir, exp, done)
+        peers.wait()
     return exp, workdir
 
 
@@ -209,8 +279,14 @@ def _sources(exp, workdir, data_dir):
         name = pathlib.Path(exp.sources.configs[i]).stem
         logging.info("source %d of %d: %s", i + 1, len(exp.sources.configs), name)
         path = workdir.path / "sources" / f"{i}_{name}"
-        found.append(fit(tables, path, data_dir=data_dir)[1])
+        found.append(_fit_alone(tables, path, data_dir))
     return found
+
+
+def _fit_alone(tables, path, data_dir):
+    """The `Workdir` of a model that this process trains by itself, if need be."""
+    alone = tf.distribute.get_strategy()
+    return fit(tables, path, data_dir=data_dir, strategy=alone)[1]
 
 
 def _as_json(value):
@@ -226,7 +302,7 @@ def _stored_images(exp, workdir, data_dir):
         if not path.exists():
             logging.info("training the source of the stored images")
             source = sources.like_the_run(exp, exp.stored.source)
-            _, made_by = fit(source, workdir.path / "source", data_dir=data_dir)
+            made_by = _fit_alone(source, workdir.path / "source", data_dir)
             craft_stored(made_by.path, exp.stored, workdir.path / "stored", data_dir)
     images = StoredImages(
         path,
@@ -266,35 +342,49 @@ def craft_stored(model, stored, output, data_dir=None):
     Returns:
         Path of the data set's directory.
     """
-    wanted = {"eps": list(stored.eps), "num_examples": None, "bn_eval": "moving"}
+    wanted = {
+        "eps": list(stored.eps),
+        "num_examples": None,
+        # Whatever its run is measured with.
+        "bn_eval": "moving",
+        "craft_on": "logits",
+    }
     changes = config.Config().merged({"evaluate": wanted}, "[stored]")
     source = open_model(workdir=model, changes=changes, split="train")
     return craft_images(source, stored.attack, output, split="train", data_dir=data_dir)
 
 
-def _train_loop(exp, defense, workdir, data_dir, found):
+def _train_loop(exp, defense, workdir, data_dir, found, profile=0):
+    """Trains `defense` to its last step; what it needs finished is in `found`."""
+    peers = distribution.peers(defense.distribute_strategy)
     images = exp.dataset.read_train(data_dir)
     if exp.crafted:
-        images = sources.with_crafted(images, exp, found, workdir.path / "crafted")
+        plain = images
+        images = peers.chief_first(
+            lambda: sources.with_crafted(plain, exp, found, workdir.path / "crafted")
+        )
     stored, positions = None, ()
     if exp.stored is not None:
-        stored = _stored_images(exp, workdir, data_dir)
+        stored = peers.chief_first(lambda: _stored_images(exp, workdir, data_dir))
         replicas = defense.distribute_strategy.num_replicas_in_sync
         positions = defense.stored_positions(exp.train.batch_size, replicas)
     watched = exp.dataset.read_watched(exp.train.validation_examples, data_dir)
     x, y = pipeline.to_float(watched.x), tf.constant(watched.y)
-    callbacks = [
-        Progress(exp.train.steps),
-        Summaries(
-            workdir.tensorboard,
-            watched=(exp.dataset.watched_name, x, y),
-            attacks=_watched_attacks(exp, defense),
-            summary_every=exp.train.summary_every,
-            validate_every=exp.train.validate_every,
-            seed=exp.train.seed,
-        ),
-    ]
-    states = {}
+    watch = Watch()
+    # Not chosen on images that it will be tested on.
+    keeps_best = exp.dataset.holdout and not exp.keeps_classifier
+    best = Best(workdir) if keeps_best else None
+    summaries = Summaries(
+        workdir.tensorboard,
+        watched=(exp.dataset.watched_name, x, y),
+        attacks=_watched_attacks(exp, defense),
+        summary_every=exp.train.summary_every,
+        validate_every=exp.train.validate_every,
+        seed=exp.train.seed,
+        best=best,
+    )
+    callbacks = [watch, Progress(exp.train.steps), summaries]
+    states = {} if best is None else {"best": best.state}
     if exp.train.patience is not None:
         stopping = EarlyStopping(
             x, y, patience=exp.train.patience, every=exp.train.validate_every
@@ -302,29 +392,69 @@ def _train_loop(exp, defense, workdir, data_dir, found):
         callbacks.append(stopping)
         states["early_stopping"] = stopping.state
 
-    def batches_from(start):
-        return pipeline.batches(
-            images,
-            batch_size=exp.train.batch_size,
-            seed=exp.train.seed,
-            start=start,
-            stop=exp.train.steps,
-            augment=exp.dataset.augment,
-            stored=stored,
-            stored_positions=positions,
-        )
+    rewinds = Rewinds(workdir.rewinds, writes=peers.cluster.chief)
 
-    run_loop(
+    def batches_from(start, part=(0, 1)):
+        pieces = [
+            pipeline.batches(
+                images,
+                batch_size=exp.train.batch_size,
+                seed=exp.train.seed,
+                start=first,
+                stop=end,
+                augment=exp.dataset.augment,
+                stored=stored,
+                stored_positions=positions,
+                part=part,
+            )
+            for first, end in rewinds.batches(start, exp.train.steps)
+        ]
+        return functools.reduce(tf.data.Dataset.concatenate, pieces)
+
+    if profile:
+        callbacks.insert(
+            0,
+            Profile(
+                profile,
+                batches_from=batches_from,
+                directory=workdir.tensorboard,
+                path=workdir.profile,
+            ),
+        )
+    checkpoints = FiniteCheckpoints(
+        workdir.checkpoints,
         defense,
-        batches_from,
-        steps=exp.train.steps,
-        steps_per_epoch=max(1, len(images) // exp.train.batch_size),
-        checkpoints=Checkpoints(
-            workdir.checkpoints, defense, states, keep=exp.train.keep_checkpoints
-        ),
-        checkpoint_every=exp.train.checkpoint_every,
-        callbacks=callbacks,
+        states,
+        watch=watch,
+        keep=exp.train.keep_checkpoints,
+        optional=("best",),
+        on_save=best.tidy if best is not None and peers.cluster.chief else None,
     )
+
+    def go_on():
+        try:
+            run_loop(
+                defense,
+                batches_from,
+                steps=exp.train.steps,
+                steps_per_epoch=max(1, len(images) // exp.train.batch_size),
+                checkpoints=checkpoints,
+                checkpoint_every=exp.train.checkpoint_every,
+                # One worker measures and shows, and all look for what is no number.
+                callbacks=callbacks if peers.cluster.chief else [watch],
+            )
+        finally:
+            summaries.close()
+
+    how = {"precision": exp.train.precision, "sync_bn": exp.train.sync_bn}
+    with computing(defense, **how):
+        guarded(
+            go_on,
+            on_nan=exp.train.on_nan,
+            checkpoints=checkpoints,
+            rewinds=rewinds,
+            where=workdir.checkpoints,
+        )
 
 
 def _watched_attacks(exp, defense):
@@ -337,21 +467,28 @@ def _watched_attacks(exp, defense):
     return {"pgd": attacks.PGD(eps=defense.attack.eps)} | found
 
 
-def evaluate(trained, output, *, data_dir=None):
+def evaluate(trained, output, *, data_dir=None, checks=None):
     """Measures a model and writes `results.json`, `curves.png` and `examples.png`.
 
     Where the classes have an order, `confusion.png` as well. With more than ten classes
-    the rows tell top-5 accuracy, too.
+    the rows tell top-5 accuracy, too. With `checks` there is also `sanity.json`, all
+    that `evaluation.sanity.check` found; it is removed where it is of another model.
 
     Args:
         trained: `trained.Trained`.
         output: directory.
         data_dir: where TFDS finds prepared data.
+        checks: dict, arguments of `sanity.Request`, or None for no checks.
 
     Returns:
         The content of `results.json`.
+
+    Raises:
+        UsageError: `checks` that cannot be carried out.
+        RunError: the data cannot be read.
     """
     output = pathlib.Path(output)
+    request, other = _requested(trained, checks)
     images = trained.read_test(data_dir)
     ordered_classes = trained.dataset.source.ordered_classes
     rows = measure(
@@ -363,15 +500,19 @@ def evaluate(trained, output, *, data_dir=None):
         seed=trained.seed,
         ordered_classes=ordered_classes,
         top5=trained.dataset.source.num_classes > whitebox.FEW_CLASSES,
+        craft_on=trained.craft_on,
+        drop_broken=trained.evaluate.drop_broken,
+        num_classes=trained.dataset.source.num_classes,
     )
     steps = table.steps_text(trained.steps, trained.full_steps)
     title = f"{trained.name}, {steps}, seed {trained.seed}"
-    title += table.bn_text(trained.evaluate.bn_eval)
+    title += _how(dataclasses.asdict(trained.evaluate))
     plots.curves(rows, output / "curves.png", title=title)
     _draw_examples(trained, images, output / "examples.png", title)
     if ordered_classes is not None:
         telling = (_telling(trained.suite).label, max(trained.evaluate.eps))
         shown = [r for r in rows if (r["attack"], r["eps"]) in (("clean", 0), telling)]
+        shown = [r for r in shown if "confusion" in r]
         plots.confusion(shown, output / "confusion.png", title=title)
     found = results.compose(
         rows,
@@ -380,8 +521,71 @@ def evaluate(trained, output, *, data_dir=None):
         steps=trained.steps,
         full_steps=trained.full_steps,
     )
+    # Of a run whose training diverged and went on past it.
+    if rewinds := recorded(Workdir(trained.path).rewinds):
+        found["rewinds"] = rewinds
+    place = output / "sanity.json"
+    model = _identity(trained) | {"path": str(trained.path)}
+    if request is not None:
+        report = _checked(trained, images, request, other).as_json()
+        write_json(place, {"model": model, **report})
+        found["sanity"] = {"file": place.name, **report}
+    elif place.exists() and not _is_of(place, model):
+        place.unlink()
     write_json(output / "results.json", found)
     return found
+
+
+def _is_of(place, model):
+    """Whether the checks in a file are of this model."""
+    found = read_json(place, "the sanity checks")
+    return isinstance(found, dict) and found.get("model") == model
+
+
+def _requested(trained, checks):
+    """(`sanity.Request`, predict of the other model), each None where not asked for."""
+    if checks is None:
+        return None, None
+    request = config.build(sanity.Request, checks, where="--sanity")
+    if trained.evaluate.bn_eval == "batch":
+        raise UsageError(
+            "--sanity: the checks put images into other batches, and with bn_eval = "
+            "'batch' accuracy depends on these: use bn_eval = 'moving'"
+        )
+    eps = max(trained.evaluate.eps) if request.eps is None else request.eps
+    if not 0 < eps <= 1:
+        raise UsageError(
+            f"--sanity: the checks are of an eps in l-inf, above 0 and at most 1; "
+            f"received {eps:g}: say which with --sanity_eps"
+        )
+    request = dataclasses.replace(request, eps=eps)
+    if request.transfer_from is None:
+        return request, None
+    other = open_model(workdir=request.transfer_from, saved_model=None)
+    ours, theirs = (
+        one.dataset.describe(one.config["data"]["name"]) for one in (trained, other)
+    )
+    if ours != theirs:
+        raise UsageError(
+            f"--transfer_from: {request.transfer_from} takes {theirs}, the model "
+            f"{ours}: name one of the same images"
+        )
+    return request, other.predict
+
+
+def _checked(trained, images, request, other):
+    """The `sanity.Report` of a model."""
+    logging.info("sanity checks at eps %s", format_eps(request.eps))
+    return sanity.check(
+        trained.predict,
+        images.take(slice(request.num_examples)),
+        eps=request.eps,
+        batch_size=trained.evaluate.batch_size,
+        seed=trained.seed,
+        trained_on=sanity.attack_of(trained.config.get("attack"), request.eps),
+        transfer_from=other,
+        full=request.full,
+    )
 
 
 def _draw_examples(trained, images, path, title):
@@ -391,7 +595,7 @@ def _draw_examples(trained, images, path, title):
     whole = trained.evaluate.bn_eval == "batch"
     few = images.take(slice(trained.evaluate.batch_size if whole else shown))
     x, y = pipeline.to_float(few.x), tf.constant(few.y)
-    x_adv = entry.attack(predict, x, y, seed=core.fold(trained.seed, 0))
+    x_adv = entry.attack(trained.craft_on, x, y, seed=core.fold(trained.seed, 0))
     plots.examples(
         x.numpy()[:shown],
         x_adv.numpy()[:shown],
@@ -412,20 +616,21 @@ def _telling(entries):
     return entries[0]
 
 
-def export_file(workdir, keras_file, output):
+def export_file(workdir, keras_file, output, checkpoint="last"):
     """Exports a trained classifier to a SavedModel; see `export.export`.
 
     Args:
         workdir: of a finished run, or None.
         keras_file: a `.keras` file with one image input, or None.
         output: directory, replaced.
+        checkpoint: of a run, `"last"` or `"best"`.
     """
     if workdir is None:
         export(predictor.load_keras(keras_file), output)
         return
     directory = Workdir(workdir)
     standardized = directory.read_config().get("data", {}).get("standardize", False)
-    model = predictor.load_keras(directory.trained_model())
+    model = predictor.load_keras(directory.trained_model(checkpoint))
     export(model, output, standardized=standardized)
 
 
@@ -433,7 +638,8 @@ def craft_images(trained, attack, output, *, split, data_dir=None):
     """Writes adversarial images of a split as a TFDS directory; see `craft.write`.
 
     Args:
-        trained: `trained.Trained`; its `evaluate` says the eps, how many and the batch.
+        trained: `trained.Trained`; its `evaluate` says the eps, how many, the batch and
+            which loss the attack goes along.
         attack: name of the attack, or a table with `name` and arguments.
         output: directory.
         split: `"train"` or `"test"`; centre-cropped as the model takes them.
@@ -459,7 +665,7 @@ def craft_images(trained, attack, output, *, split, data_dir=None):
     read = dataset.read_test if split == "test" else dataset.read_all_train
     images = read(data_dir).take(slice(evaluate.num_examples))
     return craft.write(
-        trained.predict,
+        trained.craft_on,
         images,
         entry,
         evaluate.eps,
@@ -475,15 +681,33 @@ def craft_images(trained, attack, output, *, split, data_dir=None):
 
 def _identity(trained):
     """What tells a model from others, for those who find what was made with it."""
-    return {"name": trained.name, "seed": trained.seed, "steps": trained.steps}
+    found = {"name": trained.name, "seed": trained.seed, "steps": trained.steps}
+    if trained.evaluate.craft_on != "logits":
+        found["craft_on"] = trained.evaluate.craft_on
+    return found
+
+
+def _how(evaluate):
+    """What a title adds where [evaluate], a dict, says that it is not the usual way."""
+    text = table.bn_text(evaluate.get("bn_eval"))
+    if evaluate.get("drop_broken"):
+        text += ", each attack on what withstood the last"
+    return text + config.craft_text(evaluate.get("craft_on"))
 
 
 def report_text(found):
     """The printed end of a run: what it was, the table, what to believe."""
     steps = table.steps_text(found["steps"], found["full_steps"])
-    how = table.bn_text(found["config"].get("evaluate", {}).get("bn_eval"))
+    how = _how(found["config"].get("evaluate", {}))
+    if "rewinds" in found:
+        how += ", gone on past steps that diverged (`rewinds` in results.json)"
     if "seeds" in found:
         first, last = found["seeds"][0], found["seeds"][-1]
         text = seeds.render(found["rows"])
         return f"{steps}, seeds {first} to {last}{how}\n\n{text}"
-    return f"{steps}, seed {found['seed']}{how}\n\n{table.render(found['rows'])}"
+    text = f"{steps}, seed {found['seed']}{how}\n\n{table.render(found['rows'])}"
+    if "sanity" in found:
+        checks = found["sanity"]
+        size = f"eps {format_eps(checks['eps'])}, {checks['n']} images"
+        text += f"\n\nsanity of the attacks, {size}\n\n{sanity.render(checks)}"
+    return text

@@ -8,9 +8,11 @@ import numpy as np
 import tensorflow as tf
 
 from tfadv import config, data, experiment, predictor
+from tfadv.attacks import core
+from tfadv.defenses.base import with_features
 from tfadv.errors import RunError, UsageError
 from tfadv.evaluation import suite
-from tfadv.workdir import Workdir
+from tfadv.workdir import Workdir, distinct, own_end
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +22,8 @@ class Trained:
     Args:
         predict: x -> logits, in inference mode; batch normalisation as
             `evaluate.bn_eval` says.
+        craft_on: what attacks see: `predict` or, where `evaluate.craft_on` is
+            `"training_loss"`, x -> `core.Judged`.
         dataset: `data.Dataset`.
         evaluate: `config.Evaluate`.
         suite: `suite.Entry`s of `evaluate`.
@@ -32,6 +36,7 @@ class Trained:
     """
 
     predict: Callable
+    craft_on: Callable
     dataset: data.Dataset
     evaluate: config.Evaluate
     suite: list
@@ -79,6 +84,7 @@ def open_model(
     input_range=(0.0, 1.0),
     outputs="logits",
     split="test",
+    checkpoint="last",
 ):
     """Opens a model and checks that it fits the data.
 
@@ -89,18 +95,25 @@ def open_model(
             for a foreign model, `[data]`.
         input_range, outputs: see `predictor.Adapter`.
         split: whose size `[evaluate]` must respect, `"train"` or `"test"`.
+        checkpoint: of a run `"last"`, or `"best"`, see `training.Best`.
 
     Returns:
         A `Trained`.
 
     Raises:
-        UsageError, RunError: see `errors`.
+        UsageError, RunError: see `errors`. Among them: the training loss is to be
+            attacked, and there is no run that says what it was, or no head.
     """
     tables, training = config.Config(), None
     if workdir is not None:
         directory = Workdir(workdir)
-        tables, path = config.Config(directory.read_config()), directory.trained_model()
+        tables = config.Config(directory.read_config())
+        path = directory.trained_model(checkpoint)
         training = tables["train"]
+    elif checkpoint != "last":
+        raise UsageError(
+            f"--checkpoint={checkpoint} goes with --workdir; a saved model is one"
+        )
     else:
         path = pathlib.Path(saved_model)
     seed = tables.get("train", {}).get("seed", 0)
@@ -142,22 +155,72 @@ def open_model(
     predictor.check_outputs(
         predict, tf.zeros((2, *dataset.image_shape)) + 0.5, dataset.source.num_classes
     )
+    craft_on = predict
+    if evaluate.craft_on == "training_loss":
+        if checkpoint != "last" and tables["defense"].get("auxiliary_layer"):
+            raise UsageError(
+                "the auxiliary head is kept of the last step only, and `craft_on` = "
+                "'training_loss' needs it: take --checkpoint=last, or attack the "
+                "logits: evaluate.craft_on=logits"
+            )
+        if workdir is None or adapter != predictor.Adapter():
+            raise UsageError(
+                f"{where['evaluate']}: `craft_on` = 'training_loss' needs a workdir, "
+                "which says what its model was trained on; for any other model attack "
+                "the logits: evaluate.craft_on=logits"
+            )
+        craft_on = _with_training_loss(predict, directory, tables["defense"])
     known = dict(tables) if training else {"model": str(path), **tables}
+    best = checkpoint == "best"
     return Trained(
         predict=predict,
+        craft_on=craft_on,
         dataset=dataset,
         evaluate=evaluate,
         suite=entries,
         config=known,
         seed=seed,
-        steps=directory.steps() if training else None,
+        steps=directory.steps(checkpoint) if training else None,
         full_steps=training["full_steps"] or training["steps"] if training else None,
         path=directory.path if workdir else path,
-        output=directory.path / "evaluation"
+        output=directory.path / ("evaluation_best" if best else "evaluation")
         if workdir
         else path.parent / f"{path.stem}-evaluation",
-        name=_title(tables) if training else path.name,
+        name=_title(tables) + (", best" if best else "") if training else path.name,
     )
+
+
+def _with_training_loss(predict, directory, defense):
+    """x -> `core.Judged`, of the loss that the model of a run was trained on.
+
+    Args:
+        predict: x -> logits of the model.
+        directory: `Workdir`.
+        defense: its [defense], whose label smoothing and auxiliary head count.
+    """
+    smoothing = defense.get("label_smoothing", 0.0)
+    layer = defense.get("auxiliary_layer")
+    if layer is None:
+        return lambda x: core.Judged(predict(x), label_smoothing=smoothing)
+    key = "auxiliary_weight"
+    weight = defense.get(key, experiment.LATER["defense", key])
+    head = predictor.load_keras(
+        directory.companion("auxiliary"),
+        "auxiliary head",
+        "the one that was trained beside the model; where the run did not keep it "
+        "attack the logits: evaluate.craft_on=logits",
+    )
+    both, _ = with_features(
+        predictor.load_keras(directory.trained_model()),
+        lambda network: network.get_layer(layer).output,
+        lambda names: f"no layer {layer!r} in the trained model; layers: {names}",
+    )
+
+    def judge(x):
+        logits, features = both(x, training=False)
+        return core.Judged(logits, head(features, training=False), weight, smoothing)
+
+    return judge
 
 
 def open_models(paths, *, changes=()):
@@ -182,39 +245,12 @@ def open_models(paths, *, changes=()):
     if not written:
         raise UsageError("expected the workdir of at least one trained model")
     models = {
-        _own_end(path, written): open_model(workdir=workdir, changes=changes)
+        own_end(path, written): open_model(workdir=workdir, changes=changes)
         for path, workdir in written.items()
     }
     _check_same_images(models)
     _check_same_statistics(models)
     return models
-
-
-def distinct(paths):
-    """dict from each of `paths` made absolute to how it was written, in order.
-
-    Raises:
-        UsageError: two are one directory.
-    """
-    found = {}
-    for path in paths:
-        resolved = pathlib.Path(path).resolve()
-        if resolved in found:
-            raise UsageError(
-                f"{path} is given twice: {found[resolved]} is the same directory. Name "
-                "each model once."
-            )
-        found[resolved] = path
-    return found
-
-
-def _own_end(path, paths):
-    """The shortest end of `path`, in whole names, that no other of `paths` has."""
-    for count in range(1, len(path.parts) + 1):
-        end = path.parts[-count:]
-        if sum(other.parts[-count:] == end for other in paths) == 1:
-            break
-    return str(pathlib.Path(*end))
 
 
 def _check_same_images(models):

@@ -1,11 +1,13 @@
 """How attacks on one trained model carry over to others: what `bin/transfer` does."""
 
+from tfadv.config import craft_text
 from tfadv.errors import UsageError
 from tfadv.evaluation import suite, whitebox
 from tfadv.evaluation.transfer import measure
 from tfadv.files import make_directory, write_json
 from tfadv.report import plots, results, table
-from tfadv.trained import distinct, open_models
+from tfadv.trained import open_models
+from tfadv.workdir import distinct
 
 
 def open_both(sources, targets=(), *, changes=()):
@@ -20,7 +22,8 @@ def open_both(sources, targets=(), *, changes=()):
         (sources, targets): dicts from name to `Trained`; see `trained.open_models`.
 
     Raises:
-        UsageError: no source, a path twice on one side; see `trained.open_models`.
+        UsageError: no source, a path twice on one side, sources with different
+            `craft_on`; see `trained.open_models`.
         RunError: see `trained.open_model`.
     """
     sources = distinct(sources)
@@ -32,10 +35,18 @@ def open_both(sources, targets=(), *, changes=()):
     order = dict.fromkeys([*sources, *targets])
     models = open_models([written[path] for path in order], changes=changes)
     names = dict(zip(order, models, strict=True))
-    return tuple(
+    sources, targets = (
         {names[path]: models[names[path]] for path in side}
         for side in (sources, targets)
     )
+    losses = {name: model.evaluate.craft_on for name, model in sources.items()}
+    if len(set(losses.values())) > 1:
+        each = ", ".join(f"{value!r} by {name}" for name, value in losses.items())
+        raise UsageError(
+            f"the sources are not attacked with the same [evaluate] craft_on: {each}. "
+            "Say which for all, as in --set evaluate.craft_on=logits"
+        )
+    return sources, targets
 
 
 def transfer(sources, targets, output, *, data_dir=None):
@@ -71,7 +82,9 @@ def transfer(sources, targets, output, *, data_dir=None):
         seed=first.seed,
         ordered_classes=first.dataset.source.ordered_classes,
         top5=first.dataset.source.num_classes > whitebox.FEW_CLASSES,
+        craft_on={name: model.craft_on for name, model in sources.items()},
     )
+    craft_on = first.evaluate.craft_on
     found = {
         "rows": rows,
         "data": first.config["data"]["name"],
@@ -80,6 +93,7 @@ def transfer(sources, targets, output, *, data_dir=None):
         "eps": list(first.evaluate.eps),
         "batch_size": first.evaluate.batch_size,
         **({"bn_eval": "batch"} if first.evaluate.bn_eval == "batch" else {}),
+        **({"craft_on": craft_on} if craft_on != "logits" else {}),
         "seed": first.seed,
         "sources": list(sources),
         "targets": list(targets),
@@ -106,10 +120,12 @@ def _description(model):
 
 def _title(found):
     steps = dict.fromkeys(map(_steps, found["models"].values()))
-    how = table.bn_text(found.get("bn_eval"))
-    return (
-        f"{found['data']}, {found['n']} test images{how}; trained {' or '.join(steps)}"
-    )
+    about = f"{found['data']}, {found['n']} test images{_how(found)}"
+    return f"{about}; trained {' or '.join(steps)}"
+
+
+def _how(found):
+    return table.bn_text(found.get("bn_eval")) + craft_text(found.get("craft_on"))
 
 
 def _steps(model):
@@ -122,5 +138,5 @@ def report_text(found):
         f"{name}: {_steps(model)}, seed {model['seed']}, {model['workdir']}"
         for name, model in found["models"].items()
     ]
-    data = f"{found['data']}{table.bn_text(found.get('bn_eval'))}"
+    data = f"{found['data']}{_how(found)}"
     return "\n".join([data, *models, "", table.render_transfer(found["rows"])])

@@ -12,11 +12,14 @@ class Workdir:
 
         config.json     the resolved configuration
         checkpoints/    to resume from
+        best/           the classifier that withstood most on held-out images so far
         tensorboard/    training curves
         model.keras     the trained classifier
         saved_model/    the same for serving
         results.json, curves.png, examples.png    what it withstands
         stopped.json    after how many steps, where that was before the last
+        rewinds.json    the batches stepped over, where the training diverged
+        profile.json    what the parts of a step take, where that was asked for
         partners/<i>/   the other networks of a defence that trains several
 
     Args:
@@ -27,11 +30,14 @@ class Workdir:
         self.path = pathlib.Path(path)
         self.config = self.path / "config.json"
         self.checkpoints = self.path / "checkpoints"
+        self.best = self.path / "best"
         self.tensorboard = self.path / "tensorboard"
         self.model = self.path / "model.keras"
         self.saved_model = self.path / "saved_model"
         self.results = self.path / "results.json"
         self.stopped = self.path / "stopped.json"
+        self.rewinds = self.path / "rewinds.json"
+        self.profile = self.path / "profile.json"
 
     def companion(self, name):
         """Where a network is that was trained beside the classifier."""
@@ -41,8 +47,10 @@ class Workdir:
         """The workdir of the network that was trained as partner `number`, from 1."""
         return self.path / "partners" / str(number)
 
-    def steps(self):
-        """How many steps the finished run took: those asked for, or fewer."""
+    def steps(self, checkpoint="last"):
+        """How many steps the classifier of a finished run took; see `trained_model`."""
+        if checkpoint == "best":
+            return max(self.best_steps())
         if self.stopped.exists():
             return read_json(self.stopped, "where the run stopped")["steps"]
         return self.read_config()["train"]["steps"]
@@ -50,8 +58,9 @@ class Workdir:
     def claim(self, resolved):
         """Writes `config.json`, or checks that this run may continue what is there.
 
-        Only `[evaluate]` may differ from an earlier run in the same place. What a
-        killed run left half-written is removed.
+        Only `[evaluate]` may differ from an earlier run in the same place, and what is
+        done where the training diverges. What a killed run left half-written is
+        removed.
 
         Raises:
             UsageError: another configuration's run; says in which fields.
@@ -62,7 +71,7 @@ class Workdir:
             changed = [
                 f"{key} is {was!r} there and {now!r} here"
                 for key, was, now in config.differences(old, resolved)
-                if not key.startswith("evaluate.")
+                if not key.startswith("evaluate.") and key != "train.on_nan"
             ]
             if changed:
                 raise UsageError(
@@ -107,15 +116,64 @@ class Workdir:
             )
         return tables
 
-    def trained_model(self):
+    def trained_model(self, checkpoint="last"):
         """Path of the trained classifier.
 
+        Args:
+            checkpoint: `"last"`, or `"best"` for the one in `best`.
+
         Raises:
-            UsageError: the training has not finished.
+            UsageError: the training has not finished, or has kept no best.
         """
         if not self.model.exists():
             raise UsageError(
                 f"{self.path} holds no trained model yet: run its bin/train command "
                 "again to finish it"
             )
-        return self.model
+        return self.model if checkpoint == "last" else self._best_model()
+
+    def _best_model(self):
+        steps = self.best_steps()
+        if not steps:
+            raise UsageError(
+                f"{self.path} has kept no best classifier: that is chosen on held-out "
+                "images, [data] holdout, measured every train.validate_every steps. "
+                "Take --checkpoint=last"
+            )
+        return self.best_file(max(steps))
+
+    def best_file(self, step):
+        """Where the best classifier is, if it is that of `step`."""
+        return self.best / f"step_{step}.keras"
+
+    def best_steps(self):
+        """The steps whose classifiers are in `best`; of a finished run one."""
+        stems = (path.stem for path in self.best.glob("step_*.keras"))
+        return sorted(int(stem.removeprefix("step_")) for stem in stems)
+
+
+def distinct(paths):
+    """dict from each of `paths` made absolute to how it was written, in order.
+
+    Raises:
+        UsageError: two are one directory.
+    """
+    found = {}
+    for path in paths:
+        resolved = pathlib.Path(path).resolve()
+        if resolved in found:
+            raise UsageError(
+                f"{path} is given twice: {found[resolved]} is the same directory. Name "
+                "each model once."
+            )
+        found[resolved] = path
+    return found
+
+
+def own_end(path, paths):
+    """The shortest end of `path`, in whole names, that no other of `paths` has."""
+    for count in range(1, len(path.parts) + 1):
+        end = path.parts[-count:]
+        if sum(other.parts[-count:] == end for other in paths) == 1:
+            break
+    return str(pathlib.Path(*end))

@@ -103,3 +103,17 @@ def test_the_command_measures_under_the_same_label(written):
     read = config.override(config.Config(), [override])["evaluate"]["attacks"]
     again = suite.build(config.Evaluate(attacks=tuple(read), eps=(0.1,)), where="here")
     assert again[0].label == label
+
+
+def test_the_worst_case_of_a_run_is_no_attack():
+    runs = [
+        {
+            "workdir": name,
+            "rows": [
+                {"attack": attack, "eps": 0.1}
+                for attack in ("step_ll", "pgd", "worst case")
+            ],
+        }
+        for name in ("a", "b")
+    ]
+    assert rows.chosen(runs) == (["step_ll", "pgd"], [0.1])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfadv import losses
+from tfadv import attacks, losses
 from tfadv.attacks import core
 
 CHECKS = {"eps": core.check_eps, "step_size": core.check_step_size}
@@ -131,6 +131,178 @@ def test_attacks_leave_true_and_predicted_labels_and_reach_the_others(label, sig
     np.testing.assert_allclose(value, [sign * np.log(4)], rtol=1e-6)
 
 
+# What a predict may return in place of logits.
+
+LOGITS = np.array([[0.0, np.log(3.0)]], np.float32)  # p = (1/4, 3/4)
+HEAD = np.array([[np.log(4.0), 0.0]], np.float32)  # p = (4/5, 1/5)
+
+
+@pytest.mark.parametrize(
+    ("options", "label", "value"),
+    [
+        ({}, 0, np.log(4)),
+        # q = (0.9, 0.1) and (0.1, 0.9).
+        ({"label_smoothing": 0.2}, 0, 0.9 * np.log(4) + 0.1 * np.log(4 / 3)),
+        ({"label_smoothing": 0.2}, 1, 0.1 * np.log(4) + 0.9 * np.log(4 / 3)),
+        ({"auxiliary": HEAD, "auxiliary_weight": 0.4}, 1, np.log(4 / 3 * 5**0.4)),
+        ({"auxiliary": HEAD}, 1, np.log(4 / 3)),
+        (
+            {"auxiliary": HEAD, "auxiliary_weight": 0.4, "label_smoothing": 0.2},
+            *(0, np.log(4**0.9 * (4 / 3) ** 0.1 * (1.25**0.9 * 5**0.1) ** 0.4)),
+        ),
+    ],
+)
+@pytest.mark.parametrize(("name", "sign"), [("true", 1), ("least_likely", -1)])
+def test_the_loss_of_what_is_judged_by_hand(options, label, value, name, sign):
+    judged = core.Judged(LOGITS, **options)
+    found = core.signed_cross_entropy(name, [label], judged)
+    np.testing.assert_allclose(found, [sign * value], rtol=1e-6)
+
+
+def test_probabilities_are_not_smoothed_again():
+    judged = core.Judged(LOGITS, HEAD, auxiliary_weight=0.4, label_smoothing=0.2)
+    given = np.array([[0.75, 0.25]], np.float32)
+    found = core.cross_entropy(given, judged)
+    main = 0.75 * np.log(4) + 0.25 * np.log(4 / 3)
+    head = 0.75 * np.log(1.25) + 0.25 * np.log(5)
+    np.testing.assert_allclose(found, [main + 0.4 * head], rtol=1e-6)
+
+
+def test_labels_are_those_of_the_logits():
+    judged = core.Judged(LOGITS, HEAD, auxiliary_weight=9.0)
+    assert core.choose_labels("predicted", judged, [0]) == [1]
+    assert core.choose_labels("least_likely", judged, [1]) == [0]
+    many = np.repeat(LOGITS, 50, axis=0)
+    np.testing.assert_array_equal(
+        core.choose_labels("random", core.Judged(many), None, 1),
+        core.choose_labels("random", many, None, 1),
+    )
+
+
+def three_classes(**options):
+    """A predict of images of one pixel: at .5 softmax(z) = (.6, .3, .1).
+
+    dz/dx = (3.9, -5, 1), so dJ/dx = 3.9 * .6 - 5 * .3 + .1 - q . (3.9, -5, 1) = .94 -
+    q . (3.9, -5, 1); with smoothing s, whose mean is -1/30, .94 - (1 - s) w_y + s / 30.
+    """
+
+    def predict(x):
+        slopes = tf.constant([[3.9, -5.0, 1.0]])
+        z = tf.math.log([[0.6, 0.3, 0.1]]) + tf.reshape(x - 0.5, [-1, 1]) * slopes
+        return core.Judged(z, **options) if options else z
+
+    return predict
+
+
+@pytest.mark.parametrize(
+    ("name", "y", "smoothing", "moved"),
+    [
+        # Least likely is the last: down the slope .94 - 1, or .94 - .9 + .1 / 30.
+        ("step_ll", 0, 0.0, 1),
+        ("step_ll", 0, 0.1, -1),
+        # Up .94 - 3.9, .94 - .9 * 3.9 + .1 / 30, .94 - .2 * 3.9 + .8 / 30.
+        ("step_fgsm", 0, 0.0, -1),
+        ("step_fgsm", 0, 0.1, -1),
+        ("step_fgsm", 0, 0.8, 1),
+    ],
+)
+def test_smoothing_decides_the_sign_by_hand(name, y, smoothing, moved):
+    predict = three_classes(**{"label_smoothing": smoothing} if smoothing else {})
+    x = tf.fill([1, 1, 1, 1], 0.5)
+    x_adv = attacks.get(name)(eps=0.1)(predict, x, tf.constant([y]))
+    np.testing.assert_allclose(x_adv, 0.5 + 0.1 * moved * np.ones_like(x), rtol=1e-6)
+
+
+X = tf.reshape([0.9, 0.175], [1, 1, 2, 1])  # w . x = 2
+ALONG_J = ("step_fgsm", "fgsm_pred", "step_ll", "step_both", "step_rnd", "r_fgsm")
+ALONG_J += ("r_step_ll", "fast_grad_l2", "fast_grad_linf", "iter_fgsm", "iter_ll")
+ALONG_J += ("ifgsm", "pgd", "mi_fgsm", "apgd")
+INDIFFERENT = ("fast_entropy", "virtual", "random_sign", "random_normal")
+# Attacks on the margin of the logits, with fields that make them short.
+ON_THE_MARGIN = {
+    "apgd_t": {"loss": "margin", "steps": 3},
+    "fab_t": {"steps": 3},
+    "square": {"queries": 10},
+    "cw_l2": {"steps": 20, "search_steps": 1, "initial_c": 5.0, "learning_rate": 0.1},
+    "deepfool": {},
+}
+
+
+def test_every_attack_is_tried_with_the_loss_of_training():
+    """But for the generator, which asks its own network alone."""
+    tried = {*ALONG_J, *INDIFFERENT, *ON_THE_MARGIN, "autoattack", "generator"}
+    assert tried == set(attacks.ATTACKS)
+
+
+@pytest.mark.parametrize("name", ALONG_J + INDIFFERENT)
+def test_which_attacks_go_along_the_loss_of_training(linear, name):
+    """With m = w . x = 2 the logits (0, m) give dJ/dx of class 1 as -.12 w and of class
+    0 as .88 w; a head (0, -m) gives .88 w and -.12 w. With the weight 8 it decides."""
+    predict, w = linear
+    attack = attacks.get(name)(eps=16 / 255)
+
+    def judged(x):
+        logits = predict(x)
+        return core.Judged(logits, -logits, auxiliary_weight=8.0)
+
+    plain = attack(predict, X, tf.constant([1]), seed=3)
+    np.testing.assert_array_equal(
+        attack(lambda x: core.Judged(predict(x)), X, tf.constant([1]), seed=3), plain
+    )
+    moved = np.ravel(attack(judged, X, tf.constant([1]), seed=3) - plain)
+    if name in INDIFFERENT:
+        assert np.all(moved == 0)
+    else:
+        # True, predicted and least likely labels alike; a random one may be class 1.
+        sign = np.sign(moved[0]) if name == "step_rnd" else 1
+        assert np.all(np.sign(moved) == sign * np.sign(w)) and sign
+
+
+@pytest.mark.parametrize("name", ON_THE_MARGIN)
+def test_attacks_on_the_margin_take_the_logits_alone(linear, name):
+    """w . x = 2 falls by 7 eps, in l2 by 5 eps, and so below 0."""
+    predict, _ = linear
+    attack = attacks.get(name)(eps=0.5, **ON_THE_MARGIN[name])
+
+    def judged(x):
+        logits = predict(x)
+        return core.Judged(logits, -logits, auxiliary_weight=8.0, label_smoothing=0.1)
+
+    plain, x_adv = (attack(p, X, tf.constant([1]), seed=3) for p in (predict, judged))
+    assert np.argmax(predict(plain)) == 0
+    np.testing.assert_array_equal(x_adv, plain)
+
+
+def test_autoattack_finds_what_the_loss_of_training_leads_away_from(linear):
+    """The first of the four goes up J and away from class 0, the second does not."""
+    predict, _ = linear
+    fields = {"eps": 0.5, "steps": 3}
+
+    def judged(x):
+        logits = predict(x)
+        return core.Judged(logits, -logits, auxiliary_weight=8.0)
+
+    first = attacks.APGD(**fields)(judged, X, tf.constant([1]), seed=3)
+    assert np.argmax(predict(first)) == 1
+    found = attacks.AutoAttack(**fields)(judged, X, tf.constant([1]), seed=3)
+    assert np.argmax(predict(found)) == 0
+
+
+def test_restarts_are_judged_by_the_logits(linear):
+    """Without a gradient images stay at their starts: kept is that of the least m."""
+    predict, _ = linear
+    x, y = tf.repeat(X, 20, axis=0), tf.ones([20], tf.int32)
+
+    def judged(x):
+        return core.Judged(tf.stop_gradient(predict(x)), 0 * predict(x))
+
+    one, best = (
+        predict(attacks.PGD(eps=0.05, restarts=n)(judged, x, y, seed=1))[:, 1]
+        for n in (1, 9)
+    )
+    assert np.all(best <= one) and np.any(best < one)
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("steps, expected", [(0, 0), (1, 0), (5, 10)])
 def test_iterate_counts_from_zero(compiled, steps, expected):
@@ -237,3 +409,13 @@ def test_noise_is_that_of_the_stateless_ops():
         u, tf.random.stateless_uniform(x.shape, minval=-1, maxval=1, **philox([4, 0]))
     )
     assert np.min(u) < 0 < np.max(u)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_iterate_ends_early_where_nothing_is_left(compiled):
+    def run(steps):
+        return core.iterate(lambda _, n: n + 1, 0, steps, lambda n: n < 3)
+
+    run = tf.function(run) if compiled else run
+    assert run(tf.constant(10)) == 3
+    assert run(tf.constant(2)) == 2

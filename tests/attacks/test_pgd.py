@@ -208,3 +208,43 @@ def test_seeds_decide_the_starts(linear):
 def test_fields_out_of_range_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         attacks.PGD(eps=EPS, **fields)
+
+
+@pytest.mark.parametrize(
+    "fields, distance",
+    [
+        ({}, 1),
+        ({"steps": 3}, 0.75),
+        ({"steps": 3, "step_size": EPS / 6}, 0.5),
+        ({"steps": 1, "step_size": 2.0}, 1),
+    ],
+)
+def test_l2_steps_go_along_the_gradient(linear, fields, distance):
+    """w / |w| = (.6, -.8), up for label 0 and down for label 1."""
+    x = [(0.5, 0.25), (0.25, 0.5)]
+    attack = attacks.PGD(eps=EPS, norm="l2", random_start=False, **fields)
+    way = np.array([(0.6, -0.8), (-0.6, 0.8)])
+    np.testing.assert_allclose(
+        rows(attack(linear[0], images(*x), [0, 1])), x + distance * EPS * way, rtol=1e-5
+    )
+
+
+def test_l2_attacks_start_within_the_ball_and_come_to_its_end(linear):
+    x = images(*[(0.5, 0.25)] * 8)
+    still = attacks.PGD(eps=EPS, norm="l2", steps=1, step_size=0.0)
+    moved = np.linalg.norm(rows(still(linear[0], x, [0] * 8, seed=1) - x), axis=1)
+    assert moved.max() <= EPS * (1 + 1e-6) and len(np.unique(moved)) == 8
+    attack = attacks.PGD(eps=EPS, norm="l2", steps=40, restarts=2)
+    moved = rows(attack(linear[0], x, [0] * 8, seed=1) - x)
+    np.testing.assert_allclose(moved, [EPS * np.array([0.6, -0.8])] * 8, atol=2e-3)
+
+
+def test_an_l2_eps_may_exceed_one():
+    assert attacks.PGD(eps=2.0, step_size=1.5, norm="l2").eps == 2.0
+    with pytest.raises(ValueError, match=r"`eps` must be in \[0, 1\]"):
+        attacks.PGD(eps=2.0)
+    for value in (-1.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="`eps` must be a finite number"):
+            attacks.PGD(eps=value, norm="l2")
+    with pytest.raises(ValueError, match="`step_size` must be a finite number"):
+        attacks.PGD(eps=2.0, step_size=-1.0, norm="l2")

@@ -576,3 +576,83 @@ def test_a_record_that_is_lost_while_training_is_named(photographs, monkeypatch)
     monkeypatch.setattr("tfadv.data.records.Records.read", read)
     with pytest.raises(tf.errors.OpError, match=r"example \d+ cannot be read: gone"):
         batches(photographs, augment=INCEPTION)
+
+
+# Parts of batches, for several workers.
+
+
+def in_parts(count, images, **options):
+    """Every batch as its parts one after the other, made apart."""
+    parts = [batches(images, part=(i, count), **options) for i in range(count)]
+    return [
+        [
+            np.concatenate(values)
+            for values in zip(*map(tf.nest.flatten, one), strict=True)
+        ]
+        for one in zip(*parts, strict=True)
+    ]
+
+
+def flat(found):
+    return [tf.nest.flatten(batch) for batch in found]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("augment", [Augment(), AUGMENT])
+def test_parts_make_up_the_whole_batches(count, augment):
+    """Bitwise: who is in a batch, and how each is cropped and mirrored."""
+    images, options = numbered(side=8), {"m": 6, "augment": augment}
+    assert_equal_batches(
+        in_parts(count, images, **options), flat(batches(images, **options))
+    )
+
+
+def test_parts_of_images_in_files_and_of_distorted_ones(both, photographs):
+    for images, augment in ((both[1], AUGMENT), (photographs, INCEPTION)):
+        options = {"m": 6, "augment": augment, "start": 1, "stop": 6}
+        assert_equal_batches(
+            in_parts(3, images, **options), flat(batches(images, **options))
+        )
+
+
+@pytest.mark.parametrize("augment", [AUGMENT, INCEPTION])
+def test_parts_have_the_stored_images_of_their_own(photographs, augment):
+    """Those at 1 and 2 of 0 .. 2, and at 3 and 5 of 3 .. 5."""
+    images = numbered(side=8) if augment is AUGMENT else photographs
+    size = 5 if augment is AUGMENT else 6
+    stored = STORED | {"stored_positions": [1, 2, 3, 5], "stored": Noted(size)}
+    options = stored | {"augment": augment, "stop": 6}
+    assert_equal_batches(
+        in_parts(2, images, **options), flat(batches(images, **options))
+    )
+
+
+def test_a_part_reads_nothing_else(recorded, monkeypatch):
+    read, positions = records.Records.read, []
+
+    def noted(self, position):
+        positions.append(int(position))
+        return read(self, position)
+
+    monkeypatch.setattr(records.Records, "read", noted)
+    found = batches(recorded[1], m=4, stop=2, part=(1, 2))
+    assert sorted(positions) == sorted(np.concatenate([y for _, y in found]))
+    assert len(positions) == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"part": (2, 2)}, r"0 <= i < p; received \(2, 2\)"),
+        ({"part": (-1, 2)}, r"received \(-1, 2\)"),
+        ({"part": (0, 4)}, "a batch of 6 is not 4 equal parts"),
+        ({"part": (0, 2)}, "stored positions of 3 is not 2 equal parts"),
+        (
+            {"part": (0, 2), "stored_positions": [0, 4, 3, 5]},
+            r"images 0 .. 1 do not belong to the rows 0 .. 2 .* \[0, 4, 3, 5\]",
+        ),
+    ],
+)
+def test_parts_that_cannot_be(changes, message):
+    with pytest.raises(ValueError, match=message):
+        batches(numbered(side=8), augment=AUGMENT, **STORED | changes)

@@ -18,7 +18,7 @@ from tfadv.defenses import (
     Standard,
     UnifiedEmbedding,
 )
-from tfadv.training import train
+from tfadv.training import computing, train
 
 # (classifier, attack) -> defence, without noise that depends on the replica.
 TABLE = {
@@ -175,29 +175,82 @@ def test_only_the_training_pass_moves_batch_statistics(name):
     np.testing.assert_allclose(statistics.moving_variance, expected, atol=1e-6)
 
 
+@EVERY
+def test_a_step_in_bfloat16_is_that_of_float32_but_for_rounding(name):
+    """Of a bfloat16 8 binary digits count, so a number is right to 2^-9, and a step of
+    many of them about as well, but for signs of the attack that turn."""
+    batch = tf.constant(X[:N]), tf.constant(Y[:N])
+    attack = attacks.StepFGSM(eps=0.01)
+    moved, losses = [], []
+    for precision in ("float32", "mixed_bfloat16"):
+        defense = make(name, normalized, attack)
+        begin = [v.numpy() for v in defense.trained_variables]
+        with computing(defense, precision=precision):
+            step = tf.function(defense.train_step)
+            losses.append(float(step(batch)["loss"]))
+            assert defense.logits(batch[0]).dtype == tf.float32
+        end = [v.numpy() for v in defense.trained_variables]
+        assert {w.dtype for w in end} == {np.dtype("float32")}
+        steps = zip(begin, end, strict=True)
+        moved.append(np.concatenate([(b - a).ravel() for a, b in steps]))
+    exact, rounded = moved
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+    difference = np.linalg.norm(rounded - exact) / np.linalg.norm(exact)
+    assert 1e-5 < difference < 0.15
+
+
 def batches(order):
     """(start) -> the batches of N from step `start` on, each rearranged by `order`."""
-    pairs = tf.data.Dataset.from_tensor_slices((X, Y)).batch(N)
+    pairs = tf.data.Dataset.from_tensor_slices((X, Y)).batch(N).repeat()
     pairs = pairs.map(lambda x, y: (tf.gather(x, order), tf.gather(y, order)))
     return lambda start: pairs.skip(start)
 
 
-@EVERY
-@pytest.mark.parametrize(
-    "attack",
-    [attacks.PGD(eps=0.1, steps=3, random_start=False), attacks.StepFGSM(eps=0.05)],
+WEAK_PGD = attacks.PGD(eps=0.1, steps=3, random_start=False)
+# Without synchronised statistics a replica's batch normalisation sees its half alone.
+# With them no defence is left out, but those that differentiate twice differ from one
+# device with plain statistics. `tf.nn.moments` stops the gradient of the mean in the
+# variance: right once, but the second derivative then lacks a share of 1 / (images x
+# positions). Synchronised statistics are right twice, so one device is to take those.
+TWICE = ("adversarial_network", "minimax")
+ON_REPLICAS = pytest.mark.parametrize(
+    ("layers", "attack"),
+    [
+        pytest.param(decayed, WEAK_PGD, marks=pytest.mark.slow),
+        (decayed, attacks.StepFGSM(eps=0.05)),
+        (normalized, WEAK_PGD),
+    ],
 )
-def test_two_replicas_of_a_half_batch_are_one_of_the_whole(name, attack, mirrored):
-    """A replica that treats the first half of its images apart gets a, c = [0 1 | 4 5]
-    and [2 3 | 6 7], which are one device's [0 1 2 3 | 4 5 6 7]."""
-    one = make(name, decayed, attack, momentum=0.9)
+
+
+@EVERY
+@ON_REPLICAS
+def test_two_replicas_of_a_half_batch_are_one_of_the_whole(
+    name, layers, attack, mirrored
+):
+    """After 20 steps. A replica that treats the first half of its images apart gets
+    a, c = [0 1 | 4 5] and [2 3 | 6 7], which are one device's [0 1 2 3 | 4 5 6 7].
+    Then k = 4 of the whole batch are the same images as 2 of each half."""
+    one = make(name, layers, attack, momentum=0.9)
+    if name in TWICE and layers is normalized:
+        one.classifier.layers[1].synchronized = True
     with mirrored.scope():
-        two = make(name, decayed, attack, momentum=0.9)
-    steps = {"steps": 3, "steps_per_epoch": 3}
-    logs = [
-        train(one, batches([0, 1, 2, 3, 4, 5, 6, 7]), **steps),
-        train(two, batches([0, 1, 4, 5, 2, 3, 6, 7]), **steps),
-    ]
+        two = make(name, layers, attack, momentum=0.9)
+    steps = {"steps": 20, "steps_per_epoch": 20}
+    logs = [train(one, batches([0, 1, 2, 3, 4, 5, 6, 7]), **steps)]
+    with computing(two, sync_bn=layers is normalized):
+        logs.append(train(two, batches([0, 1, 4, 5, 2, 3, 6, 7]), **steps))
     for a, b in zip(one.get_weights(), two.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
     assert logs[1] == pytest.approx(logs[0], abs=1e-5, nan_ok=True)
+
+
+def test_replicas_that_do_not_share_statistics_are_no_whole(mirrored):
+    """The counter-example, by which the test above could fail."""
+    one = make("standard", normalized)
+    with mirrored.scope():
+        two = make("standard", normalized)
+    for defense in (one, two):
+        train(defense, batches(list(range(N))), steps=2, steps_per_epoch=2)
+    pairs = zip(one.get_weights(), two.get_weights(), strict=True)
+    assert max(np.abs(a - b).max() for a, b in pairs) > 1e-3

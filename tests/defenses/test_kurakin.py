@@ -16,6 +16,7 @@ from tests.defenses.softmax_regression import (
     craft,
     cross_entropy,
     flat,
+    sign,
     step,
     weights,
 )
@@ -182,16 +183,20 @@ def values_of(defense):
     return a.item(), w, defense.auxiliary.get_weights()[0]
 
 
-def headed_by_hand(*, k, eps, weight, share, weight_decay=0.0, smoothing=0.0):
+def headed_by_hand(
+    *, k, eps, weight, share, weight_decay=0.0, smoothing=0.0, made=None
+):
     """(loss, (a, w, v) after one step) of r = `share` in
 
         sum_i c_i (J_i + r J'_i) / sum_i c_i,   J of z = a x w, J' of z = a x v,
 
     c as in `by_hand`. With s = dJ/dz, dJ/dw = a x^T s and dJ/da = sum (x w) s. The
-    images are made for J alone.
+    images are `made`, or made for J alone.
     """
     w, v, x = W.astype(np.float64), V.astype(np.float64), flat(X)
-    x = np.concatenate([craft("step_ll", SCALE * w, x[:k], Y[:k], eps), x[k:]])
+    if made is None:
+        made = craft("step_ll", SCALE * w, x[:k], Y[:k], eps)
+    x = np.concatenate([made, x[k:]])
     c = np.array([weight] * k + [1.0] * (len(x) - k))
     c /= c.sum()
     values, slopes = cross_entropy(SCALE * w, x, Y, smoothing)
@@ -238,6 +243,88 @@ def test_one_step_with_a_head(linear_head, k, weight, share, weight_decay, smoot
     )
     assert logs["loss"] == pytest.approx(loss, abs=1e-6)
     assert_close(values_of(defense), expected)
+
+
+def made_along(name, share, smoothing, x):
+    """The images of one step along J + r J' with r = `share`, all labels smoothed.
+
+    d/dx is a (s w^T + r s' v^T): up for the true label, down for the least likely one.
+    """
+    w, v = SCALE * W.astype(np.float64), SCALE * V.astype(np.float64)
+    y = Y[: len(x)] if name == "step_fgsm" else (x @ w).argmin(1)
+    slopes, others = (cross_entropy(u, x, y, smoothing)[1] for u in (w, v))
+    direction = np.sign(slopes @ w.T + share * others @ v.T)
+    return np.clip(x + (EPS if name == "step_fgsm" else -EPS) * direction, 0, 1)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize(("share", "smoothing"), [(0.4, 0.9), (3.0, 0.0), (3.0, 0.3)])
+def test_images_made_on_the_loss_of_training(linear_head, name, share, smoothing):
+    x = flat(X[:3])
+    made = made_along(name, share, smoothing, x)
+    # Some pixels go another way than for the logits.
+    plain = craft(name, SCALE * W.astype(np.float64), x, Y[:3], EPS, smoothing)
+    assert np.abs(made - plain).max() > EPS
+    defense = headed(
+        name=name,
+        k=3,
+        auxiliary_weight=share,
+        label_smoothing=smoothing,
+        craft_on="training_loss",
+    )
+    logs = step(defense)
+    loss, expected = headed_by_hand(
+        k=3, eps=EPS, weight=0.3, share=share, smoothing=smoothing, made=made
+    )
+    assert logs["loss"] == pytest.approx(loss, abs=1e-6)
+    assert_close(values_of(defense), expected)
+
+
+def test_smoothing_counts_without_a_head():
+    """step_ll goes down J of the smoothed least likely label; all images are made."""
+    w, x = W.astype(np.float64), flat(X)
+    made = np.clip(x - EPS * sign(w, x, (x @ w).argmin(1), 0.9), 0, 1)
+    assert np.abs(made - craft("step_ll", w, x, Y, EPS)).max() > EPS
+    gradient = made.T @ cross_entropy(w, made, Y, 0.9)[1] / len(x)
+    defense = make(k=6, label_smoothing=0.9, craft_on="training_loss")
+    step(defense)
+    np.testing.assert_allclose(weights(defense), w - RATE * gradient, atol=1e-6)
+
+
+def test_what_attacks_see_is_in_inference_mode():
+    norm = keras.layers.BatchNormalization(momentum=0.5)
+    defense = make(
+        layers=[maps(), norm],
+        auxiliary_layer="maps",
+        auxiliary_width=0.1,
+        auxiliary_weight=0.7,
+        label_smoothing=0.1,
+        craft_on="training_loss",
+    )
+    step(defense)
+    before = [v.numpy() for v in defense.variables]
+    judged = defense.crafted_on(tf.constant(X))
+    for a, b in zip(before, defense.variables, strict=True):
+        np.testing.assert_array_equal(a, b)
+    features = defense.classifier.get_layer("maps")(X)
+    for training in (False, True):
+        logits = defense.classifier(X, training=training)
+        others = defense.auxiliary(features, training=training)
+        for one, other in ((judged.logits, logits), (judged.auxiliary, others)):
+            assert np.allclose(one, other, atol=1e-5) is not training
+    assert (judged.auxiliary_weight, judged.label_smoothing) == (0.7, 0.1)
+
+
+def test_what_is_watched_is_attacked_on_the_logits(linear_head):
+    """`evaluate` of Keras gives the same however images to train on are made."""
+    x_adv = craft("step_fgsm", SCALE * W.astype(np.float64), flat(X), Y, EPS)
+    for craft_on in ("logits", "training_loss"):
+        defense = headed(name="step_fgsm", auxiliary_weight=9.0, craft_on=craft_on)
+        found = defense.evaluate(X, Y, verbose=0, return_dict=True)
+        expected = accuracy(W, x_adv, Y)
+        assert found["adversarial_accuracy"] == pytest.approx(expected)
+    other = made_along("step_fgsm", 9.0, 0.0, flat(X))
+    assert accuracy(W, other, Y) != expected
 
 
 def test_a_head_in_the_delay(linear_head):
@@ -307,7 +394,8 @@ def test_the_head_is_trained_with_the_classifier_and_no_part_of_it():
         assert one is other
     names = [layer.name for layer in defense.classifier.layers]
     assert names == ["maps", "flatten", "dense"]
-    assert defense.companions == {}
+    assert defense.companions == {"auxiliary": defense.auxiliary}
+    assert make().companions == {}
 
 
 def everything(defense):
@@ -382,6 +470,7 @@ def test_averages_are_those_of_classifier_and_head():
         ({"auxiliary_activation": "rely"}, "'maps': .*'rely'"),
         ({"auxiliary_weight": -0.1}, "`auxiliary_weight` .* received -0.1"),
         ({"auxiliary_weight": np.inf}, "`auxiliary_weight` .* received inf"),
+        ({"craft_on": "loss"}, "`craft_on` must be 'logits' or .* received 'loss'"),
     ],
 )
 def test_heads_that_cannot_be(options, message):

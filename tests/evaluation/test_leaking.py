@@ -1,15 +1,15 @@
 import dataclasses
+import json
 import math
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.evaluation import groups
+from tests.evaluation import groups, nearest
 from tfadv import attacks
 from tfadv.data import Images
-from tfadv.evaluation import leaking, suite
-from tfadv.evaluation.whitebox import row
+from tfadv.evaluation import leaking, suite, whitebox
 
 
 def test_leaked_by_hand():
@@ -35,27 +35,98 @@ class Darker:
         return tf.maximum(x - self.eps, 0.0)
 
 
+def entry(label, attack=groups.Brighter):
+    """One that goes by the name of another attack."""
+    return suite.Entry(label, label, attack(eps=groups.EPS))
+
+
+def leaks(entries, batch_size=5, predict=groups.UP, images=groups.IMAGES, **options):
+    """`leaked` of all rows that have it, by attack; of one eps, if nothing else."""
+    eps = options.pop("eps", [groups.EPS])
+    options |= {"batch_size": batch_size, "progress": False}
+    rows = whitebox.measure(predict, images, entries, eps, **options)
+    assert json.loads(json.dumps(rows)) == rows
+    return {row["attack"]: row["leaked"] for row in rows if "leaked" in row}
+
+
+# Ten pixels darker, the five images are called 0, 1, 0, 2, 0: the first and the fourth
+# rightly. Ten brighter none is right; the first and the third are when clean.
+
+
 # Batches of 2 leave a last one of 1.
 @pytest.mark.parametrize("batch_size", [2, 5])
-def test_what_leaks_and_what_is_gained(batch_size):
-    """Ten pixels darker, the five images are called 0, 1, 0, 2, 0: the first and the
-    fourth rightly. Ten brighter none is right; the first and the third are when clean.
-    """
-    darker = suite.Entry("darker", "darker", Darker(eps=groups.EPS))
-    (found,) = leaking.measure(
-        *(groups.UP, groups.IMAGES, darker, groups.ATTACK, [groups.EPS]),
-        batch_size=batch_size,
-        progress=False,
-    )
-    assert found == {
-        "eps": groups.EPS,
-        "n": 5,
-        "clean": 2 / 5,
-        "with_label": 2 / 5,
-        "without_label": 0.0,
-        "leaked": 2,
+@pytest.mark.parametrize("without_first", [False, True])
+def test_what_leaks_and_what_is_gained(batch_size, without_first):
+    entries = [entry("step_fgsm", Darker), entry("step_ll")]
+    found = leaks(entries[::-1] if without_first else entries, batch_size)
+    assert found == {"step_fgsm": {"without": "step_ll", "count": 2, "gained": 1}}
+
+
+def test_without_clean_images_nothing_is_known_to_be_gained():
+    found = leaks([entry("step_fgsm", Darker), entry("step_ll")], clean=False)
+    assert found == {"step_fgsm": {"without": "step_ll", "count": 2, "gained": None}}
+
+
+def test_step_ll_comes_before_fgsm_pred():
+    blind = [entry("fgsm_pred", Darker), entry("step_ll")]
+    informed = [entry("r_fgsm(alpha=0.1)", Darker), entry("fast_grad_l2")]
+    assert leaks(blind + informed) == {
+        "r_fgsm(alpha=0.1)": {"without": "step_ll", "count": 2, "gained": 1},
+        "fast_grad_l2": {"without": "step_ll", "count": 0, "gained": 0},
+    }
+    # The same two steps give nothing away.
+    assert leaks(blind[:1] + informed)["r_fgsm(alpha=0.1)"] == {
+        "without": "fgsm_pred",
+        "count": 0,
         "gained": 1,
     }
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["step_fgsm"],
+        ["step_ll", "fgsm_pred", "step_fgsm(label=predicted)"],
+        ["step_fgsm", "iter_ll", "random_sign", "step_rnd"],
+        # Which class this one goes for depends on the arguments.
+        ["step_fgsm", "step_ll(label=true)"],
+        ["step_ll", "iter_fgsm", "pgd"],
+    ],
+)
+def test_nothing_is_counted_without_both_kinds(labels):
+    assert leaks([entry(label) for label in labels]) == {}
+
+
+def test_counting_costs_no_further_look_at_an_image():
+    looked = tf.Variable(0)
+
+    def predict(x):
+        looked.assign_add(tf.shape(x)[0])
+        return groups.UP(x)
+
+    def cost(names, clean):
+        entries = [suite.entry(name, [groups.EPS], "here") for name in names]
+        looked.assign(0)
+        found = leaks(entries, predict=predict, clean=clean)
+        return int(looked.numpy()), bool(found)
+
+    both, counted = cost(["step_fgsm", "step_ll"], True)
+    alone = [cost(["step_fgsm"], True), cost(["step_ll"], False)]
+    assert counted and not any(told for _, told in alone)
+    assert both == sum(looks for looks, _ in alone) > 5
+
+
+def test_top5_and_the_order_of_classes_change_no_count():
+    """Of nearest.UP one image, the third, is right when clean and none ten brighter.
+
+    Ten darker 2, 2, 32, 32, 12, 22, 22 pixels are 0, 0, 22, 22, 2, 12, 12: called
+    0, 0, 2, 2, 0, 1, 1, of which 0, the fifth, is right and was called 1.
+    """
+    entries = [entry("step_fgsm", Darker), entry("step_ll")]
+    options = {"predict": nearest.UP, "images": nearest.IMAGES}
+    expected = {"step_fgsm": {"without": "step_ll", "count": 1, "gained": 1}}
+    assert leaks(entries, **options) == expected
+    assert leaks(entries, **options, top5=True, ordered_classes=7) == expected
 
 
 def wave(x):
@@ -87,25 +158,16 @@ def test_a_model_that_reads_the_step_of_an_attack():
     other side of what FGSM does: right with 10 pixels, wrong with 30.
     """
     eps = [10 / 255, 30 / 255]
-    fgsm, step_ll = (suite.entry(name, eps, "h") for name in ("step_fgsm", "step_ll"))
-    small, large = leaking.measure(
-        wave, WAVES, fgsm, step_ll, eps, batch_size=4, progress=False
-    )
-    both = {"n": 6, "clean": 4 / 6}
-    assert small == both | {
-        "eps": eps[0],
-        "with_label": 0.0,
-        "without_label": 2 / 6,
-        "leaked": 0,
-        "gained": 0,
-    }
-    assert large == both | {
-        "eps": eps[1],
-        "with_label": 1.0,
-        "without_label": 4 / 6,
-        "leaked": 2,
-        "gained": 2,
-    }
+    entries = [suite.entry(name, eps, "h") for name in ("step_fgsm", "step_ll")]
+    rows = whitebox.measure(wave, WAVES, entries, eps, batch_size=4, progress=False)
+    # In the worst case none with 10; with 30 the four that are right when clean.
+    assert [6 * row["accuracy"] for row in rows] == [4, 0, 6, 2, 4, 0, 4]
+    assert [row.get("leaked") for row in rows] == [
+        None,
+        {"without": "step_ll", "count": 0, "gained": 0},
+        {"without": "step_ll", "count": 2, "gained": 2},
+        *[None] * 4,
+    ]
 
 
 @pytest.mark.parametrize("name", sorted(set(attacks.ATTACKS) - {"generator"}))
@@ -132,65 +194,3 @@ def test_which_attacks_use_the_label(name):
 )
 def test_arguments_decide_whether_the_label_is_used(label, expected):
     assert leaking.uses_label(label) is expected
-
-
-def told(clean, **accuracies):
-    """Rows of 1000 images: percent clean, and of attacks at 16/255."""
-    rows = [row("clean", 0.0, 10 * clean, 1000)]
-    return rows + [
-        row(name, 16 / 255, 10 * percent, 1000) for name, percent in accuracies.items()
-    ]
-
-
-def test_a_helpful_attack_is_called_label_leaking():
-    (sentence,) = leaking.verdicts(
-        told(77, step_fgsm=87, fast_grad_l2=82, step_ll=72, iter_fgsm=20)
-    )
-    assert sentence == (
-        "At eps 16/255 step_fgsm leaves 87.0 %, more than the 77.0 % of clean images; "
-        "step_ll leaves 72.0 %: label leaking, the attack uses the true label and the "
-        "model reads it off the image. Do not believe the row step_fgsm; use step_ll."
-    )
-    (alone,) = leaking.verdicts(told(77, r_fgsm=87))
-    assert "of clean images: label leaking" in alone
-    assert "Do not believe the row r_fgsm; use step_ll." in alone
-
-
-def test_a_sentence_for_every_eps_that_leaks():
-    rows = told(77, step_fgsm=87)
-    rows += [row("step_fgsm", 4 / 255, 860, 1000), row("step_fgsm", 2 / 255, 500, 1000)]
-    found = [sentence.split()[:4] for sentence in leaking.verdicts(rows)]
-    assert found == [["At", "eps", f"{e}/255", "step_fgsm"] for e in (4, 16)]
-
-
-@pytest.mark.parametrize(
-    "accuracies",
-    [
-        {"step_fgsm": 77},
-        {"step_fgsm": 40},
-        # Of 1000, 77 % is [74.3, 79.5] and 81 % is [78.5, 83.3].
-        {"step_fgsm": 81},
-        # None of these uses the true label in one step.
-        {"step_ll": 90},
-        {"fgsm_pred": 90},
-        {"random_sign": 90},
-        {"iter_fgsm": 90},
-    ],
-)
-def test_silent_where_no_label_makes_it_easier(accuracies):
-    assert leaking.verdicts(told(77, **accuracies)) == []
-
-
-def test_silent_where_nothing_clean_was_measured():
-    assert leaking.verdicts(told(77, step_fgsm=90)[1:]) == []
-
-
-def test_few_leaked_labels_do_not_outweigh_the_errors():
-    """Of 10,000 images 9,900 are right when clean, 9,000 under the attack and, of
-    these, 79 wrong under its twin: 79 leak, and there is nothing to say."""
-    n, right, leaks = 10_000, 9_000, 79
-    with_label = np.arange(n) < right
-    without_label = np.arange(n) < right - leaks
-    assert leaking.leaked(with_label, without_label) == leaks
-    rows = [row("clean", 0.0, 9_900, n), row("step_fgsm", 0.3, right, n)]
-    assert leaking.verdicts(rows) == []

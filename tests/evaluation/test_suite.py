@@ -80,3 +80,44 @@ def test_an_entry_holds_the_attack_at_the_largest_eps(eps):
 def test_mistakes_are_named(written, eps, message):
     with pytest.raises(UsageError, match=message):
         build(*written, eps=eps)
+
+
+def test_an_eps_above_one_has_no_noise_control():
+    """It is one of l2, and the noise is of l-inf."""
+    written = {"name": "pgd", "norm": "l2"}
+    assert [one.label for one in build(written, eps=(0.5, 2.0))] == ["pgd(norm=l2)"]
+    entries = build(written, eps=(0.5, 1.0))
+    assert [one.label for one in entries] == ["pgd(norm=l2)", "random_sign"]
+
+
+@pytest.mark.parametrize(
+    ("written", "norm"),
+    [
+        ("step_fgsm", "linf"),
+        ("random_sign", "linf"),
+        ("pgd", "linf"),
+        ({"name": "pgd", "norm": "l2"}, "l2"),
+        ("fast_grad_l2", "l2"),
+        ("fast_grad_linf", "linf"),
+        ("cw_l2", "l2"),
+        ("deepfool", "l2"),
+    ],
+)
+def test_the_norm_of_an_attack(written, norm):
+    assert suite.norm_of(build(written)[0].attack) == norm
+
+
+@pytest.mark.parametrize(
+    ("written", "labels", "several"),
+    [
+        (["pgd"], ["pgd", "random_sign"], False),
+        (["pgd", "step_fgsm"], ["pgd", "step_fgsm", "random_sign"], True),
+        (["pgd", "cw_l2"], ["pgd", "cw_l2", "random_sign"], True),
+        (["fast_grad_l2", "cw_l2"], ["fast_grad_l2", "cw_l2"], True),
+        (["random_sign", "random_normal"], ["random_sign", "random_normal"], False),
+    ],
+)
+def test_what_a_worst_case_counts(written, labels, several):
+    entries = build(*written)
+    assert suite.in_ball(entries) == set(labels)
+    assert suite.several(entries) is several

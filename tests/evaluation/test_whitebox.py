@@ -48,6 +48,24 @@ def test_accuracy_counts_every_image_once(linear, batch_size):
     ]
 
 
+def test_attacks_may_see_something_else_than_what_is_measured(linear):
+    """A head that says -z and weighs twice: they make all margins larger."""
+    predict, _ = linear
+    eps = (10 / 255,)
+
+    def judged(x):
+        return core.Judged(predict(x), -predict(x), auxiliary_weight=2.0)
+
+    fgsm = entries("step_fgsm", eps=eps)[:1]
+    for craft_on, right in ((None, 2), (predict, 2), (judged, 5)):
+        rows = measure(predict, FIVE, fgsm, eps, batch_size=2, craft_on=craft_on)
+        # Of the clean ones m = -60, y = 1 is wrong; it becomes 10.
+        assert cells(rows) == [
+            ("clean", 0.0, 4 / 5, 5),
+            ("step_fgsm", eps[0], right / 5, 5),
+        ]
+
+
 def test_clean_images_may_be_left_out(linear):
     predict, _ = linear
     eps = (10 / 255,)
@@ -143,13 +161,14 @@ def test_what_is_nearly_right_counts_where_classes_have_an_order(batch_size):
     expected = [groups.CLEAN_UP, groups.CLEAN_UP, groups.ATTACKED_UP]
     assert [groups.told(row) for row in rows] == expected
     keys = ["attack", "eps", "accuracy", "n", "ci95", "one_off", "confusion"]
-    assert [list(row) for row in rows] == [keys] * 3
+    assert [list(row) for row in rows] == [keys, *[[*keys, "audit"]] * 2]
     assert json.loads(json.dumps(rows)) == rows
     # Without an order the rest is the same.
     plain = measure(
         groups.UP, groups.IMAGES, [groups.ATTACK], (0.0, groups.EPS), batch_size=2
     )
-    assert plain == [{key: row[key] for key in keys[:5]} for row in rows]
+    ordered = ("one_off", "confusion")
+    assert plain == [{k: v for k, v in row.items() if k not in ordered} for row in rows]
 
 
 @pytest.mark.parametrize("batch_size", [2, 3, 7])
@@ -256,3 +275,266 @@ def test_row_holds_the_wilson_interval(correct, n):
 )
 def test_format_eps(eps, text):
     assert format_eps(eps) == text
+
+
+# ------------------------------------------------------------- what withstands all
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shift:
+    """Moves all pixels by eps up or down."""
+
+    eps: float
+    up: bool
+    norm: str = "linf"
+
+    def __call__(self, predict, x, y, seed=None):
+        return x + self.eps * (1.0 if self.up else -1.0)
+
+
+UPWARDS, DOWNWARDS = (
+    suite.Entry(label, label, Shift(eps=0.1, up=label == "up"))
+    for label in ("up", "down")
+)
+
+
+def band(x):
+    """Class 1 for pixels from 100 to 150, else class 0."""
+    pixel = 255.0 * tf.reshape(x, [-1, 1])
+    inside = 25.0 - tf.abs(pixel - 125.0)
+    return tf.concat([-inside, inside], axis=1)
+
+
+# | pixel | y | clean | 10 up | 10 down | 30 up | 30 down |
+# |-------|---|-------|-------|---------|-------|---------|
+# | 105   | 1 | right | right | wrong   | right | wrong   |
+# | 125   | 1 | right | right | right   | wrong | wrong   |
+# | 145   | 1 | right | wrong | right   | wrong | right   |
+# | 95    | 1 | wrong | right | wrong   | right | wrong   |
+# | 80    | 0 | right | right | right   | wrong | right   |
+# | 40    | 0 | right | right | right   | right | right   |
+SIX = Images(
+    x=np.array([105, 125, 145, 95, 80, 40], np.uint8).reshape(6, 1, 1, 1),
+    y=np.array([1, 1, 1, 1, 0, 0], np.int32),
+)
+SIZES = (10 / 255, 30 / 255)
+
+
+@pytest.mark.parametrize("batch_size", [2, 4, 6])
+def test_the_worst_case_is_of_each_image(batch_size):
+    rows = measure(
+        band,
+        SIX,
+        [UPWARDS, DOWNWARDS],
+        SIZES,
+        batch_size=batch_size,
+        num_classes=3,
+        progress=False,
+    )
+    assert [(r["attack"], r["eps"], round(6 * r["accuracy"])) for r in rows] == [
+        ("clean", 0.0, 5),
+        *(("up", SIZES[0], 5), ("up", SIZES[1], 3)),
+        *(("down", SIZES[0], 4), ("down", SIZES[1], 3)),
+        # 125, 80 and 40; 40 alone.
+        *(("worst case", SIZES[0], 3), ("worst case", SIZES[1], 1)),
+    ]
+    assert rows[5]["ci95"] == whitebox.interval(3, 6)
+    classes = [row.get("per_class") for row in rows]
+    assert classes[0] == [[2, 2], [3, 4], [0, 0]]
+    assert classes[1:5] == [None] * 4
+    assert classes[5:] == [[[2, 2], [1, 4], [0, 0]], [[1, 2], [0, 4], [0, 0]]]
+    assert json.loads(json.dumps(rows)) == rows
+
+
+def test_the_worst_case_is_that_of_several_attacks_on_clean_images():
+    noise = suite.entry("random_sign", SIZES, "h")
+    given = (band, SIX, [UPWARDS, noise], SIZES)
+    rows = measure(*given, batch_size=6, progress=False)
+    assert {row["attack"] for row in rows} == {"clean", "up", "random_sign"}
+    rows = measure(
+        *(band, SIX, [UPWARDS, DOWNWARDS], SIZES),
+        batch_size=6,
+        clean=False,
+        progress=False,
+    )
+    assert {row["attack"] for row in rows} == {"up", "down"}
+
+
+def test_of_l2_attacks_noise_in_l_inf_is_no_part_of_the_worst_case():
+    """What goes by the name of noise breaks 105, and no attack in l2 does."""
+    both = [
+        dataclasses.replace(one, attack=dataclasses.replace(one.attack, norm="l2"))
+        for one in (UPWARDS, UPWARDS)
+    ]
+    both[1] = dataclasses.replace(both[1], label="again")
+    down = suite.Entry("noise", "random_sign", Shift(eps=0.1, up=False))
+    options = {"batch_size": 6, "progress": False}
+    rows = measure(band, SIX, [*both, down], SIZES[:1], **options)
+    # 105, 125, 80 and 40 withstand what moves them up.
+    assert [round(6 * row["accuracy"]) for row in rows] == [5, 5, 5, 4, 4]
+    rows = measure(band, SIX, [*both, down], SIZES[:1], **options, drop_broken=True)
+    assert [round(6 * row["accuracy"]) for row in rows] == [5, 4, 4, 3, 4]
+    # In l-inf it is: a ball that holds the other.
+    rows = measure(band, SIX, [UPWARDS, both[1], down], SIZES[:1], **options)
+    assert round(6 * rows[-1]["accuracy"]) == 3
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 6])
+def test_broken_images_are_dropped(batch_size):
+    found = []
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Noting(Shift):
+        def __call__(self, predict, x, y, seed=None):
+            def note(x):
+                found.append(np.round(255 * x[:, 0, 0, 0]).astype(int).tolist())
+                return np.int32(0)
+
+            with tf.control_dependencies([tf.numpy_function(note, [x], tf.int32)]):
+                return super().__call__(predict, x, y, seed)
+
+    entries = [
+        suite.Entry(label, label, Noting(eps=0.1, up=label == "up"))
+        for label in ("up", "down")
+    ]
+    rows = measure(
+        band,
+        SIX,
+        entries,
+        SIZES,
+        batch_size=batch_size,
+        num_classes=2,
+        drop_broken=True,
+        progress=False,
+    )
+    assert [
+        (r["attack"], r["eps"], round(6 * r["accuracy"]), r["n"], r.get("of"))
+        for r in rows
+    ] == [
+        ("clean", 0.0, 5, 6, None),
+        *(("up", SIZES[0], 4, 6, 5), ("up", SIZES[1], 2, 6, 5)),
+        *(("down", SIZES[0], 3, 6, 4), ("down", SIZES[1], 1, 6, 2)),
+        *(("worst case", SIZES[0], 3, 6, None), ("worst case", SIZES[1], 1, 6, None)),
+    ]
+    # What was tried, in full batches.
+    tried = [
+        *([105, 125, 145, 80, 40], [105, 125, 80, 40]),
+        *([105, 125, 145, 80, 40], [105, 40]),
+    ]
+    expected = [
+        part[i : i + batch_size]
+        for part in tried
+        for i in range(0, len(part), batch_size)
+    ]
+    assert found == expected
+    # The same images withstand all as without dropping any.
+    whole = measure(
+        *(band, SIX, [UPWARDS, DOWNWARDS], SIZES),
+        batch_size=batch_size,
+        num_classes=2,
+        progress=False,
+    )
+    assert rows[-2:] == whole[-2:] and rows[0] == whole[0]
+
+
+def test_nothing_is_tried_where_nothing_is_left():
+    wrong = Images(x=SIX.x, y=1 - SIX.y)
+    rows = measure(
+        *(band, wrong.take(slice(3)), [UPWARDS, DOWNWARDS], SIZES),
+        batch_size=2,
+        drop_broken=True,
+        progress=False,
+    )
+    assert {row["accuracy"] for row in rows} == {0.0}
+    assert [row.get("of") for row in rows] == [None, 0, 0, 0, 0, None, None]
+    assert not any("audit" in row for row in rows)
+
+
+def test_broken_images_can_only_be_dropped_from_the_clean_ones():
+    with pytest.raises(ValueError, match="`clean` must be true; received False"):
+        measure(
+            *(band, SIX, [UPWARDS], SIZES), batch_size=2, clean=False, drop_broken=True
+        )
+
+
+# ------------------------------------------------------------------ what attacks made
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Made:
+    """Adds the same whatever eps is; what is no number where a pixel is 80."""
+
+    eps: float
+    plus: float
+    norm: str = "linf"
+
+    def __call__(self, predict, x, y, seed=None):
+        spoilt = tf.abs(255.0 * x - 80.0) < 0.5
+        return tf.where(spoilt, float("nan"), x + self.plus)
+
+
+def audit(plus, x=SIX, eps=0.25, **options):
+    entry = suite.Entry("made", "made", Made(eps=0.5, plus=plus, **options))
+    rows = measure(band, x, [entry], [eps], batch_size=4, progress=False)
+    return rows[-1]["audit"]
+
+
+def test_what_an_attack_made_is_measured():
+    found = audit(0.25)
+    assert found == {
+        "linf": pytest.approx(0.25),
+        "l2": pytest.approx(0.25),
+        # The spoilt image counts as the clean one.
+        "least": pytest.approx(80 / 255),
+        "most": pytest.approx(145 / 255 + 0.25),
+        "not_finite": 1,
+        "norm": "linf",
+        "within": False,
+    }
+    five = SIX.take(SIX.x[:, 0, 0, 0] != 80)
+    assert audit(0.25, five)["within"]
+    assert audit(-0.1, five) == {
+        "linf": pytest.approx(0.1),
+        "l2": pytest.approx(0.1),
+        "least": pytest.approx(40 / 255 - 0.1),
+        "most": pytest.approx(145 / 255 - 0.1),
+        "not_finite": 0,
+        "norm": "linf",
+        "within": True,
+    }
+    # Farther than eps; below and above the range.
+    assert not audit(0.2501, five)["within"]
+    assert not audit(-0.2, five)["within"]
+    assert not audit(0.5, five, eps=0.5)["within"]
+
+
+@pytest.mark.parametrize(("eps", "within"), [(0.2, True), (0.19, False)])
+def test_distances_are_of_the_norm_of_the_attack(eps, within):
+    """Four pixels moved by 0.1 each: 0.1 in l-inf, 0.2 in l2."""
+    images = Images(x=np.full([3, 2, 2, 1], 50, np.uint8), y=np.zeros(3, np.int32))
+
+    def predict(x):
+        return tf.reduce_sum(x, axis=[1, 2])[:, :1] * tf.constant([[1.0, -1.0]])
+
+    for norm in ("linf", "l2"):
+        entry = suite.Entry("m", "m", Made(eps=0.1, plus=0.1, norm=norm))
+        rows = measure(predict, images, [entry], [eps], batch_size=2, progress=False)
+        found = rows[-1]["audit"]
+        assert found["linf"] == pytest.approx(0.1)
+        assert found["l2"] == pytest.approx(0.2)
+        assert (found["norm"], found["within"]) == (norm, within or norm == "linf")
+
+
+def test_rounding_is_no_offence():
+    """x + eps of float32 may be farther from x than eps, by half an ulp of 1."""
+    allowed = 1 / 255
+    just = [[allowed + 3e-8, 0, 0, 1, 0]]
+    assert whitebox.audited(just, allowed, "linf", 1)["within"]
+    farther = [[allowed + 1e-6, 0, 0, 1, 0]]
+    assert not whitebox.audited(farther, allowed, "linf", 1)["within"]
+    # Batches together: the worst of each.
+    both = [[0.1, 0.2, 0.0, 0.5, 1], [0.05, 0.3, 0.1, 1.0, 2]]
+    assert whitebox.audited(both, 0.5, "l2", 4) == {
+        **{"linf": 0.1, "l2": 0.3, "least": 0.0, "most": 1.0},
+        **{"not_finite": 3, "norm": "l2", "within": False},
+    }

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -101,6 +103,48 @@ def test_top5_accuracies_are_summarized_as_well():
     assert lines[-1].startswith("top-5: ")
 
 
+def leaking(*counts, gained=1):
+    rows = [row("step_fgsm", 16 / 255, 5, 10) for _ in counts]
+    for one, count in zip(rows, counts, strict=True):
+        if count is not None:
+            one["leaked"] = {"without": "step_ll", "count": count, "gained": gained}
+    return [{"rows": [one]} for one in rows]
+
+
+def test_leaked_labels_are_summarized_as_well():
+    """Mean (2 + 7 + 6) / 3, sd = sqrt((3^2 + 2^2 + 1^2) / 2)."""
+    (found,) = seeds.summarize(leaking(2, 7, 6))
+    assert found["leaked"] == {
+        "without": "step_ll",
+        "mean": 5,
+        "sd": pytest.approx(np.sqrt(7)),
+        "counts": [2, 7, 6],
+        "gained": [1, 1, 1],
+    }
+    assert seeds.render([found]).splitlines()[2:] == [
+        "step_fgsm, eps 16/255   50.00    0.00   50.00   50.00",
+        "  leaked                 5.00    2.65       2       7",
+        "",
+        "3 runs, 10 test images each",
+        "leaked: how many images are right here and wrong under step_ll",
+    ]
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_leaked_labels_of_a_single_run():
+    (found,) = seeds.summarize(leaking(4))
+    assert (found["leaked"]["mean"], found["leaked"]["sd"]) == (4, None)
+    assert seeds.render([found]).splitlines()[3].split() == [
+        *("leaked", "4.00", "-", "4", "4"),
+    ]
+
+
+def test_where_an_old_run_counted_no_leaked_labels_none_are_told():
+    (found,) = seeds.summarize(leaking(2, None, 6))
+    assert "leaked" not in found and found["mean"] == 0.5
+    assert "leaked" not in seeds.render([found])
+
+
 def test_a_single_run_has_no_standard_deviation():
     clean, _ = seeds.summarize(results((9,), (2,)))
     assert (clean["mean"], clean["sd"], clean["accuracies"]) == (0.9, None, [0.9])
@@ -142,3 +186,13 @@ def test_render_a_single_run():
     lines = seeds.render(seeds.summarize(results((9,), (2,)))).splitlines()
     assert lines[2].split() == ["clean", "90.00", "-", "90.00", "90.00"]
     assert lines[-1] == "1 runs, 10 test images each"
+
+
+def test_the_worst_case_is_summarized_where_all_runs_have_it():
+    older, newer = results(), results()
+    for found, right in zip(newer, (1, 2, 3), strict=True):
+        found["rows"].append(row("worst case", 16 / 255, right, 10))
+    rows = seeds.summarize(newer)
+    assert [one["attack"] for one in rows] == ["clean", "pgd", "worst case"]
+    assert rows[2]["accuracies"] == [0.1, 0.2, 0.3]
+    assert seeds.summarize([newer[0], *older[1:]]) == seeds.summarize(older)

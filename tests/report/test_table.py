@@ -46,7 +46,14 @@ def test_arguments_in_a_label_do_not_hide_the_attack():
     ("accuracies", "n"),
     [
         ([("step_fgsm", 50), ("iter_fgsm", 50)], N),
-        ([("step_fgsm", 10), ("iter_fgsm", 90)], N),
+        # Towards another class, or in another ball, less may be reached.
+        ([("step_fgsm", 10), ("iter_ll", 90)], N),
+        ([("step_fgsm", 10), ("pgd(label=random)", 90)], N),
+        ([("step_fgsm", 10), ("pgd(norm=l2)", 90)], N),
+        ([("step_fgsm", 10), ("apgd_t", 90)], N),
+        # Wilson intervals [.51, .59] and [.46, .54]; of 100,000 they are disjoint.
+        ([("step_fgsm", 50), ("iter_fgsm", 55)], N),
+        ([("step_fgsm", 50), ("iter_fgsm", 54)], 100_000),
         # Disjoint intervals, but lack of steps explains 5 points.
         ([("step_fgsm", 60), ("iter_fgsm", 55)], 100_000),
         # Wilson intervals of 4 and 1 of 5: [.38, .96] and [.04, .62].
@@ -169,6 +176,124 @@ def test_render_ends_in_what_leaks():
     assert "masks gradients" in masking and "label leaking" in leaking
 
 
+def told(clean, **accuracies):
+    """Rows of 1000 images: percent clean, and of attacks at 16/255."""
+    rows = [row("clean", 0.0, 10 * clean, 1000)]
+    return rows + [
+        row(name, 16 / 255, 10 * percent, 1000) for name, percent in accuracies.items()
+    ]
+
+
+def test_a_helpful_attack_is_called_label_leaking():
+    (sentence,) = table.leaking_verdicts(
+        told(77, step_fgsm=87, fast_grad_l2=82, step_ll=72, iter_fgsm=20)
+    )
+    assert sentence == (
+        "At eps 16/255 step_fgsm leaves 87.0 %, more than the 77.0 % of clean images; "
+        "step_ll leaves 72.0 %: label leaking, the attack uses the true label and the "
+        "model reads it off the image. Do not believe the row step_fgsm; use step_ll."
+    )
+    (alone,) = table.leaking_verdicts(told(77, r_fgsm=87))
+    assert "of clean images: label leaking" in alone
+    assert "Do not believe the row r_fgsm; use step_ll." in alone
+
+
+def test_a_sentence_for_every_eps_that_leaks():
+    rows = told(77, step_fgsm=87)
+    rows += [row("step_fgsm", 4 / 255, 860, 1000), row("step_fgsm", 2 / 255, 500, 1000)]
+    found = [sentence.split()[:4] for sentence in table.leaking_verdicts(rows)]
+    assert found == [["At", "eps", f"{e}/255", "step_fgsm"] for e in (4, 16)]
+
+
+@pytest.mark.parametrize(
+    "accuracies",
+    [
+        {"step_fgsm": 77},
+        {"step_fgsm": 40},
+        # Of 1000, 77 % is [74.3, 79.5] and 81 % is [78.5, 83.3].
+        {"step_fgsm": 81},
+        # None of these uses the true label in one step.
+        {"step_ll": 90},
+        {"fgsm_pred": 90},
+        {"random_sign": 90},
+        {"iter_fgsm": 90},
+    ],
+)
+def test_silent_where_no_label_makes_it_easier(accuracies):
+    assert table.leaking_verdicts(told(77, **accuracies)) == []
+
+
+def test_silent_where_nothing_clean_was_measured():
+    assert table.leaking_verdicts(told(77, step_fgsm=90)[1:]) == []
+
+
+def counted(percent, attack, count, without="step_ll", eps=16 / 255, n=1000):
+    """A row of `n` images, `percent` of them right, with leaked labels."""
+    leaked = {"without": without, "count": count, "gained": 0}
+    return row(attack, eps, percent * n // 100, n) | {"leaked": leaked}
+
+
+def test_the_verdict_counts_the_labels_where_the_rows_do():
+    clean = row("clean", 0.0, 7_700, 10_000)
+    leaky = counted(87, "step_fgsm", 1579, n=10_000)
+    other = row("step_ll", 16 / 255, 7_200, 10_000)
+    (sentence,) = table.leaking_verdicts([clean, leaky, other])
+    assert sentence == (
+        "At eps 16/255 step_fgsm leaves 87.0 %, more than the 77.0 % of clean images; "
+        "step_ll leaves 72.0 %: label leaking, the attack uses the true label and the "
+        "model reads it off the image (1,579 of 10,000 labels). Do not believe the row "
+        "step_fgsm; use step_ll."
+    )
+
+
+def test_the_verdict_names_what_the_labels_were_counted_with():
+    (sentence,) = table.leaking_verdicts(
+        [*told(77, fgsm_pred=70), counted(87, "step_fgsm", 200, "fgsm_pred")]
+    )
+    assert "; fgsm_pred leaves 70.0 %: label leaking" in sentence
+    assert "(200 of 1,000 labels). Do not" in sentence
+    assert sentence.endswith("use fgsm_pred.")
+
+
+def test_few_leaked_labels_do_not_outweigh_the_errors():
+    """As of Goodfellow's model: 79 labels leak, and there is nothing to say of it."""
+    clean = row("clean", 0.0, 9_900, 10_000)
+    rows = [clean, counted(90, "step_fgsm", 79, eps=0.3, n=10_000)]
+    assert table.verdicts(rows) == []
+    assert "79" in table.render(rows).split()
+
+
+def test_counts_of_leaked_labels_stand_below_the_accuracies():
+    measured = [
+        row("clean", 0.0, 990, 1000),
+        counted(60, "step_fgsm", 5, eps=8 / 255),
+        counted(50, "step_fgsm", 120),
+        row("step_ll", 8 / 255, 650, 1000),
+        row("step_ll", 16 / 255, 450, 1000),
+    ]
+    lines = table.render(measured).splitlines()
+    clean, fgsm, leaked, step_ll, _, _, note = lines[2:]
+    assert clean.split()[0] == "clean" and step_ll.split()[0] == "step_ll"
+    assert leaked.split() == ["leaked", "5", "120"]
+    # They end where the accuracies do.
+    for accuracy, count in (("60.0", "5"), ("50.0", "120")):
+        ends = [
+            line.index(f" {n} ") + len(n)
+            for line, n in ((fgsm, accuracy), (f"{leaked} ", count))
+        ]
+        assert ends[0] == ends[1]
+    assert note == "leaked: how many images are right here and wrong under step_ll"
+
+
+def test_rows_without_counts_have_their_table():
+    """Of results that are older, or of which one eps has none."""
+    old = told(90, step_fgsm=50, step_ll=60)
+    assert "leaked" not in table.render(old)
+    mixed = [*old, counted(40, "step_fgsm", 7, eps=32 / 255)]
+    lines = [line.split() for line in table.render(mixed).splitlines()]
+    assert ["leaked", "7"] in lines
+
+
 def test_what_rows_do_not_hold_has_no_line():
     measured = rows([("clean", 98)], eps=0.0) + rows([("pgd", 50)])
     assert "one-off" not in table.render(measured)
@@ -265,3 +390,88 @@ def test_targets_need_no_clean_row():
 )
 def test_steps_of_steps(steps, full_steps, text):
     assert table.steps_text(steps, full_steps) == text
+
+
+# ------------------------------------------------------------- the worst case, audits
+
+
+def test_iterated_attacks_that_do_worse_than_one_step_are_noticed():
+    (sentence,) = table.verdicts(rows([("step_fgsm", 10), ("pgd", 90)]))
+    assert sentence == (
+        "At eps 16/255 pgd leaves 90.0 %, more than the 10.0 % of step_fgsm, one step "
+        "alone: its gradients vanish or mislead, or it takes too few steps. Believe "
+        "the row step_fgsm. A stronger attack may leave less: run bin/evaluate with "
+        "--sanity."
+    )
+    # The best of those that climb counts, and one that does as well is enough.
+    accuracies = [("step_fgsm", 30), ("iter_fgsm", 90), ("pgd", 31)]
+    assert table.verdicts(rows(accuracies)) == []
+    # An attack on what another one left leaves less by itself.
+    tried = [row | {"of": 400} for row in rows([("pgd", 50), ("step_fgsm", 20)])]
+    assert table.verdicts(tried) == []
+
+
+@pytest.mark.parametrize(
+    "accuracies",
+    [[("step_fgsm", 90), ("iter_fgsm", 10)], [("step_fgsm", 10), ("iter_fgsm", 90)]],
+)
+def test_the_worst_case_is_the_row_to_believe(accuracies):
+    (sentence,) = table.verdicts(rows([*accuracies, ("worst case", 6)]))
+    assert "Believe the row worst case, 6.0 %." in sentence
+    assert "Believe the row iter" not in sentence
+
+
+def audited(attack, **audit):
+    fair = {"linf": 0.05, "l2": 0.3, "least": 0.0, "most": 1.0, "not_finite": 0}
+    fair |= {"norm": "linf", "within": not audit}
+    (one,) = rows([(attack, 50)])
+    return one | {"audit": fair | audit}
+
+
+@pytest.mark.parametrize(
+    ("audit", "text"),
+    [
+        ({"linf": 0.07}, "pgd move images by up to 0.07 in l-inf: they are not"),
+        ({"l2": 2.5, "norm": "l2"}, "move images by up to 2.5 in l2: they"),
+        ({"least": -0.25}, "pgd hold pixels from -0.25 to 1: they"),
+        ({"most": 1.5}, "pgd hold pixels from 0 to 1.5: they"),
+        ({"not_finite": 1200}, "hold values that are not finite in 1,200: they"),
+        (
+            {"linf": 0.07, "not_finite": 3},
+            "by up to 0.07 in l-inf and hold values that are not finite in 3: they",
+        ),
+    ],
+)
+def test_what_no_attack_may_make_is_said_first(audit, text):
+    measured = rows([("step_fgsm", 90), ("iter_fgsm", 10)])
+    first, second = table.verdicts([*measured, audited("pgd", **audit)])
+    assert first.startswith("At eps 16/255 (0.0627451) the images of pgd ")
+    assert text in first and first.endswith("Do not believe this row.")
+    assert "masks gradients" in second
+
+
+def test_what_an_attack_may_make_needs_no_word():
+    assert table.verdicts([audited("pgd")]) == []
+
+
+def test_on_how_many_images_an_attack_was_tried_stands_below():
+    clean = row("clean", 0.0, 490, N, top5=498)
+    measured = [
+        clean,
+        *(
+            row(name, eps, right, N) | {"of": of}
+            for name, eps, right, of in [
+                ("step_fgsm", 8 / 255, 400, 490),
+                ("step_fgsm", 16 / 255, 300, 490),
+                ("pgd", 8 / 255, 390, 400),
+                ("pgd", 16 / 255, 100, 300),
+            ]
+        ),
+    ]
+    lines = table.render(measured).splitlines()
+    assert [line.split()[0] for line in lines[2:8]] == [
+        *("clean", "top-5", "step_fgsm", "attacked", "pgd", "attacked")
+    ]
+    assert lines[5].split() == ["attacked", "490", "490"]
+    assert lines[7].split() == ["attacked", "400", "300"]
+    assert any(line.startswith("attacked: how many images") for line in lines)

@@ -696,6 +696,7 @@ def test_bookkeeping_names_what_there_is():
     assert set(module.BOOKKEEPING) < set(fields)
     # Whatever is added to the schedule changes weights, until it is put there.
     assert set(fields) - set(module.BOOKKEEPING) == {
-        *("steps", "batch_size", "seed", "full_steps", "patience")
+        *("steps", "batch_size", "seed", "full_steps", "patience"),
+        *("precision", "sync_bn", "on_nan"),
     }
     assert set(module.DECIDING_WITH_PATIENCE) < set(module.BOOKKEEPING)

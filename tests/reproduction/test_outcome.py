@@ -487,6 +487,87 @@ def test_rates_of_folds_are_means(tmp_path):
     assert (rate["n"], rate["kept"], rate["ci95"]) == (160, 30, None)
 
 
+RATIOS = """
+    title = "Ratios"
+    attacks = [
+        { name = "step_fgsm", metric = "robustness_ratio" },
+        { as = "fgs5", name = "step_fgsm", metric = "top5_robustness_ratio" },
+    ]
+    eps = ["16/255"]
+    [[rows]]
+    name = "One"
+    model = "plain"
+    step_fgsm = "?"
+    [[rows]]
+    name = "Two seeds"
+    model = "hard"
+    seeds = 2
+    step_fgsm = 104.5
+    fgs5 = "?"
+    """
+# By seed: right when attacked and when clean, the same of top-5.
+SEEDS = {1: (0.3, 0.6, 0.9, 0.9), 2: (0.6, 0.8, 0.4, 0.8)}
+
+
+def attacked_and_clean(cell, target, source):
+    right, clean, top5, clean5 = SEEDS[target.seed]
+    row = {"accuracy": right, "top5": top5, "n": 200, "ci95": [0.0, 1.0]}
+    return row | {"clean": {"accuracy": clean, "top5": clean5}}
+
+
+def test_a_ratio_over_seeds_is_the_mean_of_their_ratios(tmp_path):
+    """1/2 and 3/4, not 0.9 / 1.4; of top-5 1 and 1/2. sd = difference / sqrt(2)."""
+    table = tiny.read(tmp_path, RATIOS + tiny.MODELS)
+    made = outcome.compose(
+        table, table.rows, Models(seeds=(1, 2)), attacked_and_clean, fraction=1.0
+    )
+    one, two, five = made["cells"]
+    # No interval is known of a single one.
+    assert (one["measured"], one["ci95"], one["n"]) == (50.0, None, 200)
+    assert (two["measured"], two["measured_sd"]) == (62.5, 17.68)
+    assert (five["measured"], five["measured_sd"]) == (75.0, 35.36)
+    assert (two["metric"], five["metric"]) == (
+        *("robustness_ratio", "top5_robustness_ratio"),
+    )
+    # More than the clean accuracy, where labels leak.
+    assert (one["published"], two["published"]) == (None, 104.5)
+    page = outcome.document(made)
+    assert (
+        ". Robustness ratio (accuracy divided by that on clean images) and top-5 "
+        "robustness ratio (the same of top-5) in percent; difference"
+    ) in page
+    assert "| robustness ratio step_fgsm 16/255 |" in page
+
+
+def test_a_ratio_to_nothing_right_is_none(tmp_path):
+    table = tiny.read(tmp_path, RATIOS + tiny.MODELS)
+
+    def found(cell, target, source):
+        row = attacked_and_clean(cell, target, source)
+        return row | {"clean": {"accuracy": 0.0, "top5": 0.5}}
+
+    made = outcome.compose(table, table.rows, Models(seeds=(1, 2)), found, fraction=1.0)
+    one, two, five = made["cells"]
+    assert (one["measured"], one["n"], two["measured"]) == (None, 200, None)
+    # 0.9 / 0.5 and 0.4 / 0.5.
+    assert five["measured"] == 130.0
+
+
+def test_what_a_figure_needs_beside_the_cells(tmp_path, table):
+    assert "figure" not in compose(table, {})
+    noise = 'attacks = ["step_fgsm", { as = "noise", name = "random_sign" }]'
+    text = TABLE.replace('attacks = ["step_fgsm"]', noise).replace(
+        "clean = 97.0", "step_fgsm = [1, 2]"
+    )
+    text = text.replace("[[rows]]", '[figure]\n    x = "eps"\n    [[rows]]', 1)
+    drawn = tiny.read(tmp_path, text + tiny.MODELS)
+    assert compose(drawn, {})["figure"] == {
+        "x": "eps",
+        "metric": "accuracy",
+        "controls": ["noise"],
+    }
+
+
 # ---------------------------------------------------------------------------- as a text
 
 

@@ -14,15 +14,17 @@ import types
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.reproduction import tiny
 from tfadv import config, data, predictor, run
-from tfadv.attacks import Generator, StepFGSM
+from tfadv.attacks import PGD, Generator, StepFGSM
 from tfadv.data import Dataset, digits, pipeline
 from tfadv.data.adversarial import StoredImages
 from tfadv.errors import RunError, Stopped, UsageError
 from tfadv.evaluation import measure, suite, transfer
 from tfadv.files import read_json
+from tfadv.report import table_plots
 from tfadv.reproduction import outcome, reproduce
 from tfadv.reproduction.models import Models
 
@@ -74,6 +76,7 @@ def accuracies(trainable, *attacks, eps=EPS, n=30):
     return {
         (row["attack"], round(255 * row["eps"]), None): round(100 * row["accuracy"], 2)
         for row in rows
+        if row["attack"] != "worst case"
     }
 
 
@@ -203,6 +206,91 @@ def test_statistics_of_batches_are_another_measurement(white, workdir, monkeypat
     again, _ = tiny.reproduced(path, workdir, bn_eval="batch", output=place)
     assert again == made
     assert tiny.reproduced(path, workdir)[0] == white[1]
+
+
+LOSS = """
+    craft_on = "training_loss"
+    title = "Two losses"
+    attacks = [
+        { as = "fgs", name = "step_fgsm" },
+        { as = "fgs_from", name = "step_fgsm", sources = ["headed"] },
+    ]
+    eps = ["32/255"]
+    [models.headed]
+    config = "hard.toml"
+    set = [
+        "defense.auxiliary_layer=normalize",
+        "defense.auxiliary_width=0.1",
+        "defense.auxiliary_weight=100.0",
+    ]
+    [[rows]]
+    name = "Headed"
+    model = "headed"
+    clean = 90
+    fgs = 80
+    [[rows]]
+    name = "Plain"
+    model = "plain"
+    fgs_from = 70
+    """
+
+
+def test_attacks_on_the_training_loss_are_another_measurement(workdir):
+    """With the weight 100 it is the head, which sees the image, that is attacked."""
+    usual = tiny.write(workdir.parent, LOSS.replace("training_loss", "logits"), "usual")
+    usual.write_text(usual.read_text() + tiny.MODELS)
+    path = tiny.write(workdir.parent, LOSS + tiny.MODELS, "loss")
+    before, _ = tiny.reproduced(usual, workdir)
+    measured = {p for p in workdir.rglob("measured/*")}
+    made, noted = tiny.reproduced(path, workdir)
+    # The same model, measured anew.
+    assert noted["trained"] == []
+    assert len({p for p in workdir.rglob("measured/*")} - measured) == 3
+
+    get = named(workdir, LOSS + tiny.MODELS)
+    predict, head, other = (
+        predictor.load(get(name).path / file)
+        for name, file in (
+            ("headed", "model.keras"),
+            ("headed", "auxiliary.keras"),
+            ("plain", "model.keras"),
+        )
+    )
+    images = digits.read("test").take(slice(30))
+    x, y = pipeline.to_float(images.x), images.y
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        loss = 0.0
+        for share, judge in ((1.0, predict), (100.0, head)):
+            loss += share * tf.nn.sparse_softmax_cross_entropy_with_logits(y, judge(x))
+    x_adv = x + 32 / 255 * tf.sign(tape.gradient(loss, x))
+    x_adv = tf.clip_by_value(x_adv, 0, 1)
+    found = cells(made)
+    for row, judge, attack, source in (
+        ("Headed", predict, "fgs", None),
+        ("Plain", other, "fgs_from", "headed"),
+    ):
+        right = np.mean(np.argmax(judge(x_adv), axis=1) == y)
+        cell = found[row, attack, 32, source]
+        # Signs of gradients near 0 may differ by rounding.
+        assert abs(cell["measured"] - 100 * right) < 7
+    key = ("Headed", "fgs", 32, None)
+    assert found[key]["measured"] > cells(before)[key]["measured"] + 10
+    clean = ("Headed", "clean", 0, None)
+    assert found[clean] == cells(before)[clean]
+
+    assert made["craft_on"] == "training_loss" and "craft_on" not in before
+    head = "# Two losses, attacks on the training loss"
+    assert (workdir / "loss.md").read_text().splitlines()[0] == head
+    assert tiny.reproduced(path, workdir)[0] == made
+    # A file that is no more what its outcome was made of.
+    path.write_text(path.read_text().replace("training_loss", "logits"))
+    with pytest.raises(UsageError) as caught:
+        tiny.reproduced(path, workdir)
+    assert str(caught.value).startswith(
+        f"{workdir / 'loss.json'} holds loss at fraction 1.0, attacks on the training "
+        "loss, this is loss at fraction 1.0, and one file holds one of them"
+    )
 
 
 def test_one_file_holds_one_kind_of_statistics(workdir):
@@ -475,6 +563,93 @@ def test_white_and_black_box_side_by_side(workdir, crafted):
 
     again, noted = tiny.reproduced(path, workdir)
     assert (again, noted["trained"], len(crafted)) == (made, [], 2)
+
+
+# ------------------------------------------------------------------------------ figures
+
+
+FIGURED = """
+    title = "A figure"
+    attacks = [
+        { as = "fgs", name = "step_fgsm", metric = "robustness_ratio" },
+        { as = "fgs_from", name = "step_fgsm", sources = ["hard"] },
+    ]
+    eps = ["16/255", "32/255"]
+    [figure]
+    x = "at"
+    label = "number"
+    metric = "robustness_ratio"
+    [[rows]]
+    name = "P"
+    model = "plain"
+    at = 1
+    fgs = ["?", "?"]
+    fgs_from = ["?", "?"]
+    [[rows]]
+    name = "H"
+    model = "hard"
+    at = 2
+    fgs = ["?", "?"]
+    """
+
+
+def test_a_figure_of_ratios_is_drawn_as_they_are_measured(workdir, monkeypatch):
+    """Clean images are measured for them though no column asks for it."""
+    measured = {p for p in workdir.rglob("measured/clean_*")}
+    assert len(measured) == 2
+    for path in measured:
+        path.unlink()
+    draw, drawn = table_plots.lines, []
+
+    def note(found, path):
+        drawn.append(sum(len(line["x"]) for line in found["panels"][0][0]["lines"]))
+        draw(found, path)
+
+    monkeypatch.setattr(table_plots, "lines", note)
+    path = tiny.write(workdir.parent, FIGURED + tiny.MODELS, "figured")
+    made, noted = tiny.reproduced(path, workdir)
+    assert noted["trained"] == []
+    assert {p for p in workdir.rglob("measured/clean_*")} == measured
+
+    get = named(workdir)
+    expected = {}
+    for row, model in (("P", "plain"), ("H", "hard")):
+        found = accuracies(get(model), "step_fgsm")
+        clean = found.pop(("clean", 0, None))
+        for (_, eps, _), percent in found.items():
+            expected[row, "fgs", eps, None] = pytest.approx(
+                100 * percent / clean, abs=0.05
+            )
+    # One source at two sizes.
+    images = digits.read("test").take(slice(30))
+    for eps in EPS:
+        target, source = (
+            predictor.load(get(name).path / "model.keras") for name in ("plain", "hard")
+        )
+        x_adv = StepFGSM(eps=eps)(source, pipeline.to_float(images.x), images.y)
+        right = np.argmax(target(x_adv), axis=1) == images.y
+        place = ("P", "fgs_from", round(255 * eps), "hard")
+        expected[place] = round(100 * right.mean(), 2)
+    found = {place: cell["measured"] for place, cell in cells(made).items()}
+    assert found == expected
+    assert found["P", "fgs", 32, None] != found["H", "fgs", 32, None]
+
+    # Two points of a model, as soon as its clean images are measured.
+    assert drawn == sorted(drawn)
+    assert (drawn[0], drawn[-1]) == (2, 4)
+    names = {p.name for p in workdir.iterdir() if p.stem == "figured"}
+    assert names == {"figured.json", "figured.md", "figured.png"}
+    assert (workdir / "figured.png").read_bytes().startswith(b"\x89PNG")
+    page = (workdir / "figured.md").read_text()
+    assert "| robustness ratio fgs 16/255 |" in page and "fgs 32/255 from hard" in page
+
+    again, _ = tiny.reproduced(path, workdir, output=workdir / "new" / "place.json")
+    assert again == made
+    assert (workdir / "new" / "place.png").exists()
+
+
+def test_a_table_without_a_figure_draws_none(white):
+    assert not list(white[0].glob("*.png"))
 
 
 # ------------------------------------------------------------------------ seeds, stored
@@ -1116,6 +1291,7 @@ CROPPED = """
         (WHITE, {"batch_size": 0}, "`batch_size` must be at least 1; received 0"),
         (WHITE, {"bn_eval": "bach"}, "bn_eval: 'bach' is none of 'moving', 'batch'"),
         (WHITE, {"bn_eval": "batch", "num_examples": 19}, "only whole batches count"),
+        (LOSS + tiny.MODELS, {"bn_eval": "batch"}, "is by moving averages"),
         (WHITE, {"output": "out.md"}, "--output must end in .json; received out.md"),
         (WHITE.replace("step_fgsm", "step_fsgm"), {}, "attack 'step_fsgm'; did you"),
         (WHITE.replace('"32/255"', "32"), {}, r"received 32. Write '32/255'\?"),
@@ -1416,3 +1592,14 @@ def test_a_generator_of_a_table_attacks_its_models(workdir):
     right = 100 * np.mean(np.argmax(logits, 1) == y)
     assert made["cells"][1]["measured"] == pytest.approx(right, abs=0.01)
     assert [cell["row"] for cell in made["cells"]] == ["Plain", "Plain", "Hard"]
+
+
+def test_what_was_measured_before_there_were_norms_is_found():
+    pgd = PGD(eps=0.3, steps=40)
+    before = (
+        "PGD(eps=0.3, steps=40, step_size=None, label='true', random_start=True, "
+        "restarts=1)"
+    )
+    assert reproduce._in_full(pgd) == before
+    other = dataclasses.replace(pgd, norm="l2")
+    assert reproduce._in_full(other) == f"{before[:-1]}, norm='l2')"

@@ -19,9 +19,16 @@ WANG = [
     *(f"wang2019_table4_{data}" for data in ("mnist", "svhn", "cifar10")),
 ]
 LIAO = [f"liao2018_table{number}" for number in range(1, 8)]
+# What they hold is in test_kurakin2017.py.
+KURAKIN = [
+    *(f"kurakin2017_table{number}" for number in range(1, 9)),
+    *(f"kurakin2017_figure{number}" for number in range(1, 6)),
+    *(f"kurakin2017_cifar10_table{number}" for number in (1, 3, 5, 7, 8)),
+    *(f"kurakin2017_cifar10_figure{number}" for number in (1, 2, 3)),
+]
 OURS = ["e2sad2019_table3_literal", "wang2019_table1_narrow"]
 OURS += ["liao2018_mnist", "liao2018_cifar10"]
-ALL = [*NA2018, *E2SAD, *WANG, *LIAO, *OURS]
+ALL = [*NA2018, *E2SAD, *WANG, *LIAO, *KURAKIN, *OURS]
 
 
 @pytest.fixture(scope="module")
@@ -400,7 +407,11 @@ def test_every_configuration_of_the_tables_can_be_made(tmp_path):
     # against A, and these and the adversarial network with two other generators.
     # Liao: six networks of faces, two ensembles and two pairs; on MNIST four, two
     # ensembles and two pairs, and the same on CIFAR-10.
-    assert (len(networks), len(made)) == (5 + 4 + 6 + 2 * 4, 28 + 20 + 10 + 2 * 8)
+    # Kurakin et al.: on ImageNet clean training of three networks, adversarial training
+    # of a fourth with step_ll and of the first with nine attacks; on CIFAR-10 clean
+    # training and nine attacks.
+    assert len(networks) == 5 + 4 + 6 + 2 * 4 + 4 + 1
+    assert len(made) == 28 + 20 + 10 + 2 * 8 + (3 + 1 + 9) + (1 + 9)
 
 
 # --------------------------------------------------------------------- reading a table
@@ -559,6 +570,17 @@ SIDES = """
 def places(table):
     (row,) = table.rows
     return [(c.attack, c.eps, c.source, c.published) for c in row.cells]
+
+
+def test_a_table_says_which_loss_is_attacked(tmp_path):
+    plain = tiny.read(tmp_path, tiny.WHITE + tiny.MODELS)
+    assert (plain.craft_on, plain.title) == ("logits", "White box")
+    text = 'craft_on = "training_loss"\n' + textwrap.dedent(tiny.WHITE + tiny.MODELS)
+    table = tiny.read(tmp_path, text)
+    assert table.craft_on == "training_loss"
+    assert table.title == "White box, attacks on the training loss"
+    with pytest.raises(UsageError, match="craft_on: 'training' is none of 'logits'"):
+        tiny.read(tmp_path, text.replace("training_loss", "training"))
 
 
 def test_an_attack_may_have_sources_of_its_own(tmp_path):
@@ -722,6 +744,63 @@ def test_what_kurakin_et_al_count(tmp_path):
     ]
 
 
+def test_one_source_may_have_several_sizes(tmp_path):
+    """The lists are then over the sizes."""
+    text = BLACK.replace('["plain", "hard"]', '["hard"]').replace(
+        'eps = ["16/255"]', 'eps = ["16/255", "8/255"]'
+    )
+    assert places(tiny.read(tmp_path, text + tiny.MODELS)) == [
+        ("clean", 0.0, None, 90.0),
+        ("step_fgsm", 8 / 255, "hard", 40.0),
+    ]
+
+
+def test_several_sources_have_one_size(tmp_path):
+    text = BLACK.replace('eps = ["16/255"]', 'eps = ["16/255", "8/255"]')
+    with pytest.raises(UsageError, match="step_fgsm: an attack with several `sources`"):
+        tiny.read(tmp_path, text + tiny.MODELS)
+
+
+FIGURED = """
+    title = "Figure"
+    attacks = [{ name = "step_ll", metric = "robustness_ratio" }]
+    eps = ["16/255"]
+    [figure]
+    x = "at"
+    label = "width"
+    metric = "robustness_ratio"
+    [[rows]]
+    name = "narrow"
+    model = "plain"
+    at = "1/2"
+    step_ll = 120.5
+    [[rows]]
+    name = "wide"
+    model = "plain"
+    at = 2
+    group = "wide ones"
+    step_ll = "?"
+    """
+
+
+def test_what_a_figure_shows(tmp_path):
+    table = tiny.read(tmp_path, FIGURED + tiny.MODELS)
+    assert table.figure == tables.Figure(
+        x="at", label="width", metric="robustness_ratio"
+    )
+    assert [(row.at, row.group) for row in table.rows] == [
+        (0.5, ""),
+        (2.0, "wide ones"),
+    ]
+    # A ratio can be more than one.
+    assert table.rows[0].cells[0].published == 120.5
+    assert tiny.read(tmp_path, SIDES + tiny.MODELS).figure is None
+    one = 'attacks = ["step_ll"]\n' + ONE_EPS + "[figure]\nx = 'eps'"
+    row = ROW + "\nstep_ll = 1"
+    text = "\n".join((GOOD["title"], one, row, MODEL))
+    assert tiny.read(tmp_path, text).figure == tables.Figure(x="eps")
+
+
 def test_models_may_come_from_another_file(tmp_path):
     (tmp_path / "models").mkdir()
     shared = textwrap.dedent(tiny.MODELS).replace('config = "', 'config = "../')
@@ -767,6 +846,7 @@ GOOD = {
 MODEL = GOOD["models"]
 ROW = GOOD["row"]
 ONE_EPS = 'eps = ["16/255"]\n'
+FIGURE = GOOD["title"] + "\nfigure = { "
 
 
 @pytest.mark.parametrize(
@@ -783,7 +863,6 @@ ONE_EPS = 'eps = ["16/255"]\n'
         ("eps", 'eps = [0.5, "1/2"]', "`eps` must differ; 0.5 is there twice"),
         ("eps", ONE_EPS + "sources = ['m', 'm']", "`sources` must differ; 'm'"),
         ("eps", ONE_EPS + "sources = ['n']", "sources: unknown model 'n'"),
-        ("eps", GOOD["eps"] + "\nsources = ['m']", "has one eps; received 2"),
         (
             "title",
             GOOD["title"] + "\nfolds = 5",
@@ -816,13 +895,13 @@ ONE_EPS = 'eps = ["16/255"]\n'
             "pgd: `eps` must differ; 0.1 is there twice",
         ),
         (
-            *("attacks", "attacks = [{ name = 'pgd', sources = ['n'] }]"),
-            "attacks pgd: an attack with `sources` has one eps; received 2",
+            *("attacks", "attacks = [{ name = 'pgd', sources = ['m', 'n'] }]"),
+            "attacks pgd: an attack with several `sources` has one eps; received 2",
         ),
         (
             "attacks",
-            "attacks = [{ name = 'pgd', sources = ['m'], eps = [0.1, 0.2, 0.3] }]",
-            "pgd: an attack with `sources` has one eps; received 3.*`eps` of its own",
+            "attacks = [{ name = 'pgd', sources = ['m', 'n'], eps = [0.1, 0.2, 0.3] }]",
+            "several `sources` has one eps; received 3.*`eps` of its own",
         ),
         (
             "attacks",
@@ -926,6 +1005,44 @@ ONE_EPS = 'eps = ["16/255"]\n'
             "sd pgd: expected 2 numbers",
         ),
         ("title", GOOD["title"] + "\nmodels_from = 'n.toml'", "n.toml: cannot be read"),
+        # The figure.
+        ("title", FIGURE + "x = 'rho' }", "x: 'rho' is none of 'eps', 'at'"),
+        ("title", GOOD["title"] + "\nfigure = { }", r"\[figure\]: missing key 'x'"),
+        ("title", GOOD["title"] + "\nfigure = 3", "figure: expected dict, received 3"),
+        ("title", FIGURE + "x = 'at' }", "`label` says what the numbers `at` of the"),
+        ("title", FIGURE + "x = 'eps', label = 'l' }", "otherwise; received 'l'"),
+        ("title", FIGURE + "x = 'eps', metric = 'top4' }", "did you mean 'top5'"),
+        # The row has clean images only.
+        (
+            *("title", FIGURE + "x = 'eps' }"),
+            r"\[figure\]: the row 'R' has nothing in a column of an attack that counts "
+            "'accuracy'",
+        ),
+        (
+            *(
+                "row",
+                f"{ROW}\npgd = [1, 2]\n[figure]\nx = 'eps'\nmetric = 'error_rate'",
+            ),
+            "has nothing in a column of an attack that counts 'error_rate'",
+        ),
+        (
+            *("row", f"{ROW}\npgd = [1, 2]\n[figure]\nx = 'at'\nlabel = 'l'"),
+            r"\[figure\]: the row 'R' has no `at`",
+        ),
+        (
+            "row",
+            f"{ROW}\npgd = [1, 2]\nat = 1\n{ROW.replace('R', 'S')}\npgd = [1, 2]\n"
+            "at = 1.0\n[figure]\nx = 'at'\nlabel = 'l'",
+            r"`group` and `at` of rows must differ; \('', 1.0\) is there twice",
+        ),
+        ("row", ROW + "\nat = 'wide'", "at: expected a number"),
+        ("row", ROW + "\nat = 1", r"\(?`at` and `group` place the row 'R' in a \[fig"),
+        ("row", ROW + "\ngroup = 'g'", "leave them out, or ask for one"),
+        (
+            *("row", f"{ROW}\npgd = [1, 2]\nat = 1\n[figure]\nx = 'eps'"),
+            "leave them out, or ask for one",
+        ),
+        ("attacks", "attacks = [{ as = 'at', name = 'pgd' }]", "have the name 'at'"),
     ],
 )
 def test_what_cannot_be_is_named_with_its_place(tmp_path, part, text, message):

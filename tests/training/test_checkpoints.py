@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tfadv import attacks
-from tfadv.defenses import Standard, UnifiedEmbedding
+from tfadv.defenses import Kurakin, Standard, UnifiedEmbedding
 from tfadv.errors import RunError
 from tfadv.training import Checkpoints, start_from, train
 
@@ -256,6 +256,37 @@ def test_start_from_takes_batch_statistics(tmp_path):
     np.testing.assert_array_equal(mean, [3])
 
 
+def with_head(value=0.0, **options):
+    """A defence of a small network with an auxiliary head; all weights are `value`."""
+    x = keras.Input((8, 8, 1))
+    maps = keras.layers.Conv2D(2, 3, padding="same", name="maps")(x)
+    logits = keras.layers.Dense(3)(keras.layers.Flatten()(maps))
+    attack = attacks.StepLL(eps=0.1)
+    options = {"auxiliary_layer": "maps", "auxiliary_width": 0.01} | options
+    defense = Kurakin(keras.Model(x, logits), attack=attack, **options)
+    defense.compile(keras.optimizers.SGD(0.1, momentum=0.9))
+    defense.build((None, 8, 8, 1))
+    defense.optimizer.build(defense.trained_variables)
+    for variable in defense.trained_variables:
+        variable.assign(tf.fill(variable.shape, float(value)))
+    return defense
+
+
+def test_start_from_takes_the_auxiliary_head(tmp_path):
+    first = with_head(3.0)
+    Checkpoints(tmp_path, first).save(1)
+    defense = with_head(1.0)
+    start_from(defense, tmp_path)
+    assert len(defense.auxiliary.trainable_weights) > 2
+    for variable in defense.trained_variables:
+        np.testing.assert_array_equal(variable, np.full(variable.shape, 3.0))
+
+
+def test_start_from_a_run_without_the_head(tmp_path):
+    Checkpoints(tmp_path, with_head(3.0, auxiliary_layer=None)).save(1)
+    assert "cannot start from the checkpoint" in failure(with_head(), tmp_path)
+
+
 def test_start_from_keeps_the_learning_rate_of_this_run(origin):
     """A setting of the new run, though a variable of the optimizer."""
     defense = make(rate=0.025)
@@ -313,3 +344,53 @@ def test_start_from_a_damaged_checkpoint(origin, how, part):
     damage(origin[1] / f"ckpt-3.{part}", how)
     message = failure(make(), origin[1])
     assert str(origin[1]) in message
+
+
+# What goes with them.
+
+
+def counted(value):
+    return tf.train.Checkpoint(value=tf.Variable(float(value)))
+
+
+def test_older_checkpoints_may_lack_a_state_that_is_optional(tmp_path):
+    save(tmp_path, [1, 2])
+    state, defense = counted(5), make()
+    options = {"states": {"new": state}, "optional": ("new",)}
+    assert Checkpoints(tmp_path, defense, **options).restore() is True
+    assert (weight(defense), float(state.value)) == (2, 5)
+    # Once it is written it is read.
+    state.value.assign(6)
+    Checkpoints(tmp_path, defense, **options).save(3)
+    state.value.assign(7)
+    assert Checkpoints(tmp_path, defense, **options).restore() is True
+    assert float(state.value) == 6
+
+
+def test_a_state_that_is_not_optional_must_be_there(tmp_path):
+    save(tmp_path, [1])
+    with pytest.raises(RunError, match="none of the checkpoints"):
+        Checkpoints(tmp_path, make(), states={"new": counted(5)}).restore()
+
+
+def test_whoever_asks_is_told_when_one_is_written(tmp_path):
+    steps = []
+    checkpoints = Checkpoints(
+        tmp_path, make(), on_save=lambda: steps.append(checkpoints.newest)
+    )
+    assert checkpoints.newest is None
+    checkpoints.save(3)
+    checkpoints.save(7)
+    assert steps == [3, 7]
+
+
+def test_a_newest_that_is_gone_altogether_gives_way(tmp_path, caplog):
+    """Both of its files, as where a disk was cleaned."""
+    save(tmp_path, [1, 2, 3])
+    for path in tmp_path.glob("ckpt-3.*"):
+        path.unlink()
+    defense = make()
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        assert Checkpoints(tmp_path, defense).restore() is True
+    assert weight(defense) == 2
+    assert f"{tmp_path}/ckpt-3 cannot be read" in caplog.text

@@ -1,11 +1,13 @@
 """What every attack is made of: the gradient, the ball, the loop, labels, noise.
 
-`predict` is any callable from x [n, h, w, c] in [0, 1] to logits [n, K]. Nothing
-here changes a variable, so a model must be called in inference mode.
+`predict` is any callable from x [n, h, w, c] in [0, 1] to logits [n, K], or to a
+`Judged`, which says what else the loss J counts. Nothing here changes a variable, so a
+model must be called in inference mode.
 """
 
 import dataclasses
 import numbers
+import typing
 
 import tensorflow as tf
 
@@ -15,15 +17,73 @@ from tfadv.errors import lookup
 TARGETED = ("least_likely", "random")
 
 
-def check_eps(eps, name="eps"):
-    """Raises ValueError unless a plain number `eps` lies in [0, 1]; tensors pass."""
-    _check_unit(name, eps)
+class Judged(typing.NamedTuple):
+    """What a `predict` returns in place of logits where attacks take a training loss.
+
+        J(x, y) = J_s(y, z) + w J_s(y, z'),  J_s the cross-entropy with smoothed labels
+
+    Attacks that go up or down J take this one. All else, such as the choice of labels,
+    the entropy, or the margin that decides between restarts, is of the logits.
+
+    Args:
+        logits: z [n, K].
+        auxiliary: z' [n, K], logits of an auxiliary head, or None without one.
+        auxiliary_weight: w, a number.
+        label_smoothing: s of `losses.soft_labels`, of integer labels only:
+            probabilities count as they are given.
+
+    Source: Kurakin et al. 2017, the released code of the evaluation (s = .1, w = .4).
+    """
+
+    logits: tf.Tensor
+    auxiliary: tf.Tensor | None = None
+    auxiliary_weight: float = 0.0
+    label_smoothing: float = 0.0
 
 
-def check_step_size(step_size):
-    """Raises ValueError unless `step_size` is None, a tensor or in [0, 1]."""
+def logits_of(judged):
+    """The logits [n, K] of what a `predict` returned: of a `Judged`, or itself."""
+    return judged.logits if isinstance(judged, Judged) else judged
+
+
+def cross_entropy(y, judged):
+    """J [n] of what a `predict` returned: `losses.cross_entropy`, or `Judged`'s.
+
+    Args:
+        y: [n] integer labels, or [n, K] probabilities.
+        judged: logits [n, K], or a `Judged`.
+    """
+    if not isinstance(judged, Judged):
+        return losses.cross_entropy(y, judged)
+    logits, auxiliary, weight, smoothing = judged
+    y = tf.convert_to_tensor(y)
+    if smoothing and y.shape.rank == 1:
+        y = losses.soft_labels(y, logits.shape[-1], smoothing)
+    loss = losses.cross_entropy(y, logits)
+    if auxiliary is None:
+        return loss
+    return loss + weight * losses.cross_entropy(y, auxiliary)
+
+
+def check_eps(eps, name="eps", norm="linf"):
+    """Raises ValueError unless a plain number `eps` is a size; tensors pass.
+
+    In l-inf a size lies in [0, 1]. In l2 it is the norm of a whole image in the units
+    of x and may exceed 1, so that a forgotten `/255` cannot be told from a large eps.
+    """
+    if norm == "linf":
+        _check_unit(name, eps)
+    elif isinstance(eps, numbers.Real) and not 0 <= eps < float("inf"):
+        raise ValueError(
+            f"`{name}` must be a finite number of at least 0, an l2 norm in the units "
+            f"of x; received {eps:g}"
+        )
+
+
+def check_step_size(step_size, norm="linf"):
+    """Raises ValueError unless `step_size` is None, a tensor or a size of its norm."""
     if step_size is not None:
-        _check_unit("step_size", step_size)
+        check_eps(step_size, "step_size", norm)
 
 
 def _check_unit(name, value):
@@ -41,9 +101,9 @@ def input_gradient(predict, x, loss):
     and no underflow from dividing by its size.
 
     Args:
-        predict: x -> logits.
+        predict: x -> logits, or a `Judged`.
         x: [n, h, w, c].
-        loss: logits [n, K] -> [n].
+        loss: what predict returns -> [n].
 
     Returns:
         [n, h, w, c].
@@ -70,7 +130,7 @@ def choose_labels(label, logits, y, seed=None):
     Args:
         label: `"true"` (y), `"predicted"` (argmax of the logits), `"least_likely"`
             (argmin) or `"random"` (uniform over the K classes).
-        logits: [n, K] of the clean x; unused by `"true"`.
+        logits: [n, K] of the clean x, or a `Judged`; unused by `"true"`.
         y: [n] true labels, or [n, K] their probabilities.
         seed: needed by `"random"`.
 
@@ -80,6 +140,7 @@ def choose_labels(label, logits, y, seed=None):
     if label == "true":
         y = tf.convert_to_tensor(y)
         return tf.cast(y, tf.int32) if y.shape.rank == 1 else y
+    logits = logits_of(logits)
     if label == "random":
         shape = tf.shape(logits)
         return tf.random.stateless_uniform(
@@ -90,13 +151,13 @@ def choose_labels(label, logits, y, seed=None):
 
 
 def signed_cross_entropy(label, y, logits):
-    """What an attack with these labels ascends, [n].
+    """What an attack with these labels ascends, [n]; logits [n, K], or a `Judged`.
 
     J for labels to leave (true, predicted), -J for labels to reach (least likely,
     random). Adding eps * sign of its gradient gives both rules of the papers.
     """
     sign = -1.0 if label in TARGETED else 1.0
-    return sign * losses.cross_entropy(y, logits)
+    return sign * cross_entropy(y, logits)
 
 
 def steps_of(sizes, x, direction):
@@ -104,7 +165,7 @@ def steps_of(sizes, x, direction):
     return [tf.stop_gradient(to_range(x + e * direction)) for e in sizes]
 
 
-def sign_step(predict, x, y, *, label, step_size, seed=None):
+def sign_step(predict, x, y, *, label, step_size, seed=None, direction=tf.sign):
     """The step z -> z + a * sign(g) of the iterated attacks, before any clipping.
 
     g is the gradient at z of `signed_cross_entropy`, its labels chosen at x for all z.
@@ -113,6 +174,7 @@ def sign_step(predict, x, y, *, label, step_size, seed=None):
         predict, x, y, seed: as an attack takes them.
         label: see `choose_labels`.
         step_size: a, a number or a tensor [n, 1, 1, 1].
+        direction: what takes the place of the sign, [n, h, w, c] -> [n, h, w, c].
     """
     logits = None if label == "true" else predict(x)
     target = choose_labels(label, logits, y, seed)
@@ -121,12 +183,12 @@ def sign_step(predict, x, y, *, label, step_size, seed=None):
         gradient = input_gradient(
             predict, z, lambda o: signed_cross_entropy(label, target, o)
         )
-        return z + step_size * tf.sign(gradient)
+        return z + step_size * direction(gradient)
 
     return step
 
 
-def iterate(body, state, steps):
+def iterate(body, state, steps, going=None):
     """Applies `state = body(i, state)` for i = 0 .. steps - 1.
 
     The one loop of the package. A `tf.while_loop`, because Keras runs `train_step`
@@ -136,10 +198,14 @@ def iterate(body, state, steps):
         body: (int32 scalar, state) -> state of the same structure and shapes.
         state: tensor or tuple of tensors.
         steps: int or int32 scalar.
+        going: state -> bool scalar; the loop ends early where it is false.
     """
-    return tf.while_loop(
-        lambda i, _: i < steps, lambda i, s: (i + 1, body(i, s)), (0, state)
-    )[1]
+
+    def again(i, state):
+        more = i < steps
+        return more if going is None else tf.logical_and(more, going(state))
+
+    return tf.while_loop(again, lambda i, s: (i + 1, body(i, s)), (0, state))[1]
 
 
 def sweep(attack, predict, x, y, sizes, seed=None):
@@ -151,7 +217,7 @@ def sweep(attack, predict, x, y, sizes, seed=None):
         sizes: numbers, in the units of x.
     """
     for eps in sizes:
-        check_eps(eps)
+        check_eps(eps, norm=getattr(attack, "norm", "linf"))
     shared = getattr(attack, "sweep", None)
     if shared is not None:
         return shared(predict, x, y, sizes, seed)

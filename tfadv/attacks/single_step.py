@@ -6,7 +6,7 @@ from typing import Literal
 import tensorflow as tf
 
 from tfadv import losses
-from tfadv.attacks import core
+from tfadv.attacks import core, norms
 
 Label = Literal["true", "predicted", "least_likely", "random"]
 
@@ -56,7 +56,7 @@ class SingleStep:
 
         def ascended(logits):
             if self.loss == "entropy":
-                return losses.entropy(logits)
+                return losses.entropy(core.logits_of(logits))
             target = core.choose_labels(self.label, logits, y, seed)
             return core.signed_cross_entropy(self.label, target, logits)
 
@@ -110,14 +110,10 @@ class StepBoth:
 def _direction(direction, gradient):
     if direction == "sign":
         return tf.sign(gradient)
-    axes = [1, 2, 3]
-    largest = tf.reduce_max(tf.abs(gradient), axis=axes, keepdims=True)
-    unit = tf.math.divide_no_nan(gradient, largest)
-    if direction == "linf":
-        return unit
-    # Of the scaled gradient: the squares of a small one are zero in float32.
-    norm = tf.sqrt(tf.reduce_sum(unit**2, axis=axes, keepdims=True))
-    return tf.math.divide_no_nan(unit, norm)
+    if direction == "l2":
+        return norms.steepest(gradient, "l2")
+    largest = tf.reduce_max(tf.abs(gradient), axis=norms.AXES, keepdims=True)
+    return tf.math.divide_no_nan(gradient, largest)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

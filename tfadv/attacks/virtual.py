@@ -40,9 +40,11 @@ class Virtual:
 
     def sweep(self, predict, x, y, sizes, seed=None):
         """x_adv for each eps of `sizes` in place of `eps`, all from one gradient."""
-        logits = tf.stop_gradient(predict(x))
+        logits = tf.stop_gradient(core.logits_of(predict(x)))
         probe = x + self.xi * tf.sign(core.normal(x, seed))
         gradient = core.input_gradient(
-            predict, probe, lambda z: losses.dissimilarity(logits, z)
+            predict,
+            probe,
+            lambda z: losses.dissimilarity(logits, core.logits_of(z)),
         )
         return core.steps_of(sizes, x, tf.sign(gradient))

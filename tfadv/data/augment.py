@@ -55,12 +55,14 @@ class Augment:
         top, left = (x.shape[1] - h) // 2, (x.shape[2] - w) // 2
         return x[:, top : top + h, left : left + w]
 
-    def random(self, x, seed):
+    def random(self, x, seed, *, first=0, of=None):
         """A random crop and flip of every image by its own draw.
 
         Args:
             x: [n, h, w, c], any dtype.
             seed: [2] integers; equal seeds give equal crops.
+            first, of: int, where x is the part of a batch of `of` images that begins at
+                `first`: each is drawn what it is drawn in the whole batch.
 
         Returns:
             [n, h', w', c] with `output_shape`'s sides.
@@ -69,7 +71,9 @@ class Augment:
         if self.pad:
             x = tf.pad(x, [[0, 0], [self.pad] * 2, [self.pad] * 2, [0, 0]])
         n = tf.shape(x)[0]
-        draws = tf.random.stateless_uniform([3, n], seed, alg="philox")
+        whole = n if of is None else of
+        draws = tf.random.stateless_uniform([3, whole], seed, alg="philox")
+        draws = draws[:, first : first + n]
         rows = _offsets(draws[0], x.shape[1] - h)[:, None] + tf.range(h)
         columns = _offsets(draws[1], x.shape[2] - w)[:, None] + tf.range(w)
         if self.flip:

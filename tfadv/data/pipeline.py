@@ -17,6 +17,7 @@ def batches(
     augment,
     stored=None,
     stored_positions=(),
+    part=(0, 1),
 ):
     """The batches of the steps `start` .. `stop - 1`.
 
@@ -40,16 +41,19 @@ def batches(
         stored_positions: [s] positions in a batch. There, x holds the centre crop,
             not mirrored, which is what the stored images are made of; all other
             positions hold what they hold without `stored`.
+        part: (i, p), the i-th of p equal parts of every batch is made, and of the
+            stored images, and nothing else is read: rows i m / p .. (i + 1) m / p - 1,
+            bitwise.
 
     Returns:
         A `tf.data.Dataset` of (x [m, h, w, c] float32 in [0, 1], y [m] int32); with
         `stored` of ((x, x_stored [s, h, w, c] float32 in [0, 1]), y), where
         x_stored[j] is made of x[stored_positions[j]] at an eps drawn for it by
-        `adversarial.draw_pixels`.
+        `adversarial.draw_pixels`. Of a part m / p and s / p.
 
     Raises:
         ValueError: `stored` without positions or the reverse, or a position that is
-            not in the batch.
+            not in the batch; a `part` that is none, or batches that it does not divide.
         RunError: `stored` was made of other images; fewer images than a batch, which
             only shows when they are read.
     """
@@ -64,6 +68,8 @@ def batches(
             f"`stored_positions` must be from 0 to {batch_size - 1}; received "
             f"{list(stored_positions)}"
         )
+    first, m = _rows(part, batch_size, "a batch")
+    own_positions = _own(part, stored_positions, first, m)
     if stored is not None:
         stored.check(images, augment)
     n = len(images)
@@ -74,7 +80,9 @@ def batches(
         )
     image_at, label_at = _reader(images.x), _reader(images.y, tf.int32)
     source_index = tf.constant(images.source_index, tf.int64)
+    # Where the stored images belong, in the batch and in this part of it.
     at = tf.constant(list(stored_positions), tf.int32)
+    at_own = tf.constant([p - first for p in own_positions], tf.int32)
     key = tf.constant(seed, tf.int64)
 
     def seed_of(purpose, step):
@@ -88,28 +96,30 @@ def batches(
         )
 
     def indices(step):
-        position = step * batch_size + tf.range(batch_size, dtype=tf.int64)
+        position = step * batch_size + tf.range(first, first + m, dtype=tf.int64)
         epoch = step * batch_size // n
         # As m <= n a batch touches two epochs at most.
-        first, second = (shuffled(position % n, epoch + e) for e in (0, 1))
-        return tf.where(position < (epoch + 1) * n, first, second)
+        now, then = (shuffled(position % n, epoch + e) for e in (0, 1))
+        return tf.where(position < (epoch + 1) * n, now, then)
 
     def batch(step, whole, labels):
         picked = whole
         if not augment.by_image:
-            picked = augment.random(whole, seed_of(2, step))
+            seed = seed_of(2, step)
+            picked = augment.random(whole, seed, first=first, of=batch_size)
         if stored is None:
             return to_float(picked), labels
         if not augment.by_image:
             picked = tf.tensor_scatter_nd_update(
-                picked, at[:, None], augment.center(tf.gather(whole, at))
+                picked, at_own[:, None], augment.center(tf.gather(whole, at_own))
             )
-        x_stored = read_stored(tf.gather(indices(step), at), step)
+        x_stored = read_stored(tf.gather(indices(step), at_own), step)
         return (to_float(picked), to_float(x_stored)), labels
 
     def read_stored(index, step):
-        s = len(stored_positions)
-        pixels = draw_pixels(stored.max_pixels, s, seed_of(3, step))
+        s = len(own_positions)
+        pixels = draw_pixels(stored.max_pixels, len(stored_positions), seed_of(3, step))
+        pixels = pixels[part[0] * s : (part[0] + 1) * s]
         x_stored = tf.numpy_function(
             stored.read,
             [tf.gather(source_index, index), pixels],
@@ -134,10 +144,11 @@ def batches(
 
     steps = tf.data.Dataset.range(start, stop)
     if isinstance(images.x, OnDisk) or augment.by_image:
-        positions = tf.data.Dataset.range(start * batch_size, stop * batch_size)
+        counted = tf.data.Dataset.range(start * m, stop * m)
+        positions = counted.map(lambda i: i // m * batch_size + first + i % m)
         wholes = positions.map(
             example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-        ).batch(batch_size, drop_remainder=True)
+        ).batch(m, drop_remainder=True)
         data = tf.data.Dataset.zip(steps, wholes)
 
         def make(step, whole):
@@ -151,6 +162,29 @@ def batches(
 
     # Two calls at once keep order; the work is small gathers and crops.
     return data.map(make, num_parallel_calls=2, deterministic=True).prefetch(4)
+
+
+def _rows(part, size, what):
+    """(first, count) of the rows of a part of `size` rows."""
+    i, parts = part
+    if not 0 <= i < parts:
+        raise ValueError(f"`part` must be (i, p) with 0 <= i < p; received {part}")
+    if size % parts:
+        raise ValueError(f"`part`: {what} of {size} is not {parts} equal parts")
+    return i * (size // parts), size // parts
+
+
+def _own(part, stored_positions, first, m):
+    """The stored positions of a part, which must be those that lie in its rows."""
+    start, count = _rows(part, len(stored_positions), "a list of stored positions")
+    own = list(stored_positions)[start : start + count]
+    if any(not first <= position < first + m for position in own):
+        raise ValueError(
+            f"`part`: the stored images {start} .. {start + count - 1} do not belong "
+            f"to the rows {first} .. {first + m - 1} of a batch; received the "
+            f"positions {list(stored_positions)}"
+        )
+    return own
 
 
 def _reader(values, dtype=None):

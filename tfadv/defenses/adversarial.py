@@ -53,6 +53,9 @@ class AdversarialTraining(Defense):
         """x_adv of the whole batch, as a constant, for the labels trained on."""
         return self.attack(self.logits, x, self.targets(x, y), seed=self.step_seed(0))
 
+    def crafting(self, data):
+        return self.craft(*self.unpack(data))
+
     def train_step(self, data):
         x, y = self.unpack(data)
         x_adv = self.craft(x, y)

@@ -27,7 +27,8 @@ class AdversarialNetwork(WithGenerator):
     D. Its gradient is a Hessian times a vector, gamma * d^2F / dtheta dphi * v:
 
     - `"finite_difference"`: gamma * (dF/dtheta at phi + h v - dF/dtheta at phi) / h;
-    - `"exact"`: by differentiating twice;
+    - `"exact"`: by differentiating twice (through batch normalisation not quite, see
+      `Minimax`);
     - `"none"`: left out.
 
     D sees clean and perturbed images in two passes, whose batch statistics are not
@@ -105,11 +106,21 @@ class AdversarialNetwork(WithGenerator):
         generator = self.generator.trainable_variables
         return [*super().moved, (self.generator_optimizer, generator)]
 
+    @property
+    def needs_float32(self):
+        if self.regularizer != "finite_difference":
+            return None
+        return (
+            "the regularizer 'finite_difference' moves weights by less than others "
+            "can tell apart: use 'exact' or 'none'"
+        )
+
+    def crafting(self, data):
+        return self.craft(*self.unpack(data))
+
     def train_step(self, data):
         x, y = self.unpack(data)
-        for number in range(self.generator_steps):
-            self.strengthen(x, y, self.step_seed(number), self.generator_optimizer)
-        inputs = inputs_of(self.generator, x, y, self.step_seed(self.generator_steps))
+        inputs = self.craft(x, y)
         with tf.GradientTape() as tape:
             logits = self.classifier(x, training=True)
             with tf.GradientTape() as inner:
@@ -131,6 +142,12 @@ class AdversarialNetwork(WithGenerator):
                 total = loss
         self.descend(tape, total)
         return self.finish(loss, clean=(y, logits), adversarial=(y, logits_adv))
+
+    def craft(self, x, y):
+        """The steps of G on this batch; what it then makes perturbations of for D."""
+        for number in range(self.generator_steps):
+            self.strengthen(x, y, self.step_seed(number), self.generator_optimizer)
+        return inputs_of(self.generator, x, y, self.step_seed(self.generator_steps))
 
     def judge(self, x_adv):
         """In training mode, as the classifier is when it answers."""

@@ -128,6 +128,14 @@ class Defense(keras.Model):
         return self.classifier.trainable_variables
 
     @property
+    def continued(self):
+        """dict from attribute to the networks that `train.init_from` takes along.
+
+        All that `optimizer` moves must be in it: its slots are taken, too.
+        """
+        return {"classifier": self.classifier}
+
+    @property
     def moved(self):
         """[(optimizer, what it moves)] of all optimizers."""
         return [(self.optimizer, self.trained_variables)]
@@ -136,6 +144,18 @@ class Defense(keras.Model):
     def companions(self):
         """dict from name to the other networks that training leaves to be saved."""
         return {}
+
+    @property
+    def needs_float32(self):
+        """Why it cannot be trained in lower precision, in words, or None."""
+        return None
+
+    def crafting(self, data):
+        """What `craft` returns in a step on this batch, which a profile times apart.
+
+        None where a step has no such part, or where it cannot be told from the rest.
+        """
+        return None
 
     def check_batch(self, batch_size, replicas=1):
         """ValueError where the defence cannot train on batches of this size.
@@ -243,18 +263,19 @@ def with_features(classifier, find, refusal):
             no such layer.
 
     Returns:
-        (x -> (logits, features), in training mode; the symbolic features).
+        ((x, training=True) -> (logits, features); the symbolic features).
 
     Raises:
         ValueError: `refusal`.
     """
     try:
         features = find(classifier)
-        both = keras.Model(classifier.inputs, [classifier.outputs[0], features])
+        # As a list of one it warns of images that are no list.
+        both = keras.Model(classifier.inputs[0], [classifier.outputs[0], features])
     except (AttributeError, ValueError):
         names = ", ".join(layer.name for layer in classifier.layers)
         raise ValueError(refusal(names or "(none yet)")) from None
-    return lambda x: both(x, training=True), features
+    return lambda x, training=True: both(x, training=training), features
 
 
 def _is_correct(y, logits):

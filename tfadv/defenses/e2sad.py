@@ -144,6 +144,12 @@ class E2SAD(Defense):
         self.descend(tape, loss)
         return self.finish(loss, clean=(y, logits), adversarial=(y, logits_adv))
 
+    def crafting(self, data):
+        if self.shares_passes:
+            return None
+        x, y = self.unpack(data)
+        return self.craft(self.logits, x, self.targets(x, y))
+
     def craft(self, predict, x, y):
         """(x_adv, x_tilde) by what `predict` says of them."""
         x_adv = self.attack(predict, x, y, seed=self.step_seed(0))

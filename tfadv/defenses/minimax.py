@@ -20,6 +20,10 @@ class Minimax(AdversarialTraining):
     least sqrt(N) times as much: about `gradient_weight` = eps sqrt(N) / 2, which is 2.4
     for MNIST (0.3, 256). Clean and adversarial images share one pass.
 
+    Of a network with batch normalisation the second derivative lacks a share of 1 /
+    (images x positions): TensorFlow's statistics of a batch are made to be
+    differentiated once. Those of `train.sync_bn` on several replicas are exact.
+
     Args:
         classifier, attack, label_smoothing, seed: see `AdversarialTraining`.
         alpha: share of the clean loss, in [0, 1); 0 as in eq. 5, the paper's own runs

@@ -134,6 +134,10 @@ class MixedBatch(Defense):
         """Whether this step still trains on clean images only."""
         return self.optimizer.iterations < self.delay
 
+    def crafted_on(self, x):
+        """What attacks see where they make images to train on."""
+        return self.logits(x)
+
     def craft(self, data, k, delayed):
         """The adversarial images [k, h, w, c] of this step; the clean ones if delayed.
 
@@ -150,10 +154,14 @@ class MixedBatch(Defense):
             attack = dataclasses.replace(self.attack, eps=self.draw_eps(count))
             seed = self.step_seed(purpose=0)
             labels = self.targets(x[:count], y[:count])
-            x_adv = attack(self.logits, x[:count], labels, seed=seed)
+            x_adv = attack(self.crafted_on, x[:count], labels, seed=seed)
             return x_adv if stored is None else tf.concat([x_adv, stored], 0)
 
         return tf.cond(delayed, lambda: x[:k], make) if self.delay else make()
+
+    def crafting(self, data):
+        _, k = self.split(self.unpack(data)[0])
+        return self.craft(data, k, self.delayed())
 
     def _stored_part(self, data):
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)

@@ -227,6 +227,9 @@ class SATM(Defense):
             if self.networks[i].built and not optimizer.built:
                 optimizer.build(self.variables_of(i))
 
+    def crafting(self, data):
+        return self.craft(*self.unpack(data))
+
     def train_step(self, data):
         x, y = self.unpack(data)
         self.warm_up()

@@ -120,6 +120,8 @@ class UnifiedEmbedding(MixedBatch):
         y_both = tf.concat([y[:k], y], 0)
         with tf.GradientTape() as tape:
             logits, embedding = self._embed(tf.concat([x_adv, x], 0), training=True)
+            # Of an inner layer it may be of lower precision than the logits.
+            embedding = tf.cast(embedding, tf.float32)
             distance = self._distance(embedding[:k], embedding[k : 2 * k])
             # `descend` averages over the replicas; this is the sum over all of them.
             replicas = self.distribute_strategy.num_replicas_in_sync

@@ -8,13 +8,12 @@ Source: Kurakin et al. 2017, section 4.2 and table 3.
 """
 
 from tfadv import attacks
-from tfadv.evaluation.whitebox import format_eps, guess, hits
 
 # One-step attacks that use the true label unless told otherwise, step_both for half of
 # the images.
 WITH_LABEL = ("step_fgsm", "step_both", "fast_grad_l2", "fast_grad_linf", "r_fgsm")
-# What to believe instead.
-WITHOUT_LABEL = "step_ll"
+# What to believe instead, and to count by: the first of them that is measured.
+WITHOUT_LABEL = ("step_ll", "fgsm_pred")
 
 
 def leaked(with_label, without_label):
@@ -44,63 +43,6 @@ def leaked(with_label, without_label):
     return int((with_label & ~without_label).sum())
 
 
-def measure(
-    predict,
-    images,
-    with_label,
-    without_label,
-    eps,
-    *,
-    batch_size,
-    seed=0,
-    progress=True,
-):
-    """Counts leaked labels at every eps.
-
-    Args:
-        predict: x -> logits, in inference mode.
-        images: `Images` as the model takes them.
-        with_label: `suite.Entry` of an attack that uses the true label.
-        without_label: `suite.Entry` of one that does not.
-        eps: numbers, in the units of x.
-        batch_size: int.
-        seed: int, of random attacks.
-        progress: whether to show a bar (on a terminal).
-
-    Returns:
-        list of dicts, one an eps: `eps`, `n`; the accuracies `clean`, `with_label` and
-        `without_label`; the counts `leaked` and `gained`. The latter are the images
-        that are wrong when clean and right after `with_label`.
-
-    Source: Kurakin et al. 2017, section 4.2, but for `gained`.
-    """
-    guesses = {None: guess(predict, images)}
-
-    def right(entry, sizes):
-        found = hits(
-            *(predict, guesses, images, entry, sizes),
-            batch_size=batch_size,
-            seed=seed,
-            progress=progress,
-        )
-        return found[None][0][..., 0]
-
-    (clean,) = right(None, [0.0])
-    both = zip(eps, right(with_label, eps), right(without_label, eps), strict=True)
-    return [
-        {
-            "eps": float(size),
-            "n": len(images),
-            "clean": float(clean.mean()),
-            "with_label": float(informed.mean()),
-            "without_label": float(blind.mean()),
-            "leaked": leaked(informed, blind),
-            "gained": leaked(informed, clean),
-        }
-        for size, informed, blind in both
-    ]
-
-
 def uses_label(label):
     """Whether the attack of a row is a one-step attack that uses the true label.
 
@@ -113,48 +55,50 @@ def uses_label(label):
     return name in WITH_LABEL and "loss=entropy" not in arguments
 
 
-def verdicts(rows):
-    """Sentences on every eps at which an attack with true labels helps the model.
-
-    That is where its accuracy is above that of the clean images, with disjoint
-    intervals. A few labels may leak without it: Goodfellow's model of MNIST leaks 79 of
-    10,000 and does worse under attack all the same, so silence does not mean that
-    nothing leaks; `measure` counts.
+def involved(labels):
+    """The rows that `add` must know which images are right in.
 
     Args:
-        rows: of `evaluation.measure`, of one model.
+        labels: of the attacks of an evaluation.
 
     Returns:
-        list of str; empty where no such attack helps, or nothing clean was measured.
-
-    Source: Kurakin et al. 2017, section 4.2 and table 3.
+        set of str: the one-step attacks that use the true label, the first of
+        `WITHOUT_LABEL` that there is, and `clean`; nothing where one kind is missing.
     """
-    cells = {(row["attack"], row["eps"]): row for row in rows}
-    clean = cells.get(("clean", 0.0))
-    if clean is None:
-        return []
-    found = []
-    for eps in sorted({row["eps"] for row in rows}):
-        helpful = [
-            row
-            for row in rows
-            if row["eps"] == eps
-            and uses_label(row["attack"])
-            and row["ci95"][0] > clean["ci95"][1]
-        ]
-        if not helpful:
-            continue
-        most = max(helpful, key=lambda row: row["accuracy"])
-        other = cells.get((WITHOUT_LABEL, eps))
-        contrast = f"; {WITHOUT_LABEL} leaves {_percent(other)}" if other else ""
-        found.append(
-            f"At eps {format_eps(eps)} {most['attack']} leaves {_percent(most)}, more "
-            f"than the {_percent(clean)} of clean images{contrast}: label leaking, "
-            "the attack uses the true label and the model reads it off the image. Do "
-            f"not believe the row {most['attack']}; use {WITHOUT_LABEL}."
-        )
-    return found
+    informed = [label for label in labels if uses_label(label)]
+    blind = _without_label(labels)
+    return {*informed, blind, "clean"} if informed and blind else set()
 
 
-def _percent(row):
-    return f"{100 * row['accuracy']:.1f} %"
+def add(rows, right):
+    """Adds to the rows of attacks that use the true label how many labels they tell.
+
+    That is a key `leaked`, a dict: `without`, the attack that does without the label;
+    `count`, the labels that are `leaked`; `gained`, how many images are wrong when
+    clean and right after the attack, None where no clean images were measured. Other
+    rows stay as they are.
+
+    Args:
+        rows: of `evaluation.measure`, of one model; changed.
+        right: dict from (attack, eps) to [n] bool, whether the model is right, of all
+            attacks that are `involved`.
+
+    Source: Kurakin et al. 2017, section 4.2, but for `gained`. The paper does not say
+    whose images are those without the label. Of `step_ll` they differ in more than
+    that, so a model without defence has a count, too, where step_ll is the stronger.
+    """
+    without = _without_label([label for label, _ in right])
+    clean = right.get(("clean", 0.0))
+    for row in rows:
+        label, eps = row["attack"], row["eps"]
+        if uses_label(label) and (label, eps) in right:
+            informed = right[label, eps]
+            row["leaked"] = {
+                "without": without,
+                "count": leaked(informed, right[without, eps]),
+                "gained": None if clean is None else leaked(informed, clean),
+            }
+
+
+def _without_label(labels):
+    return next((label for label in WITHOUT_LABEL if label in labels), None)

@@ -22,14 +22,45 @@ class Entry:
     attack: object
 
 
+def norm_of(attack):
+    """The norm that an attack's eps is a size in, `"linf"` or `"l2"`."""
+    if getattr(attack, "direction", None) == "l2":
+        return "l2"
+    return getattr(attack, "norm", "linf")
+
+
+def several(entries):
+    """Whether there is more than one attack, noise not counted."""
+    return sum(one.name not in attacks.NOISE for one in entries) > 1
+
+
+def in_ball(entries):
+    """Labels of the `Entry`s whose images a worst case counts.
+
+    All of them, because an l2 ball lies in the l-inf ball of the same eps; but where
+    all attacks, noise not counted, are of the l2 norm, only these.
+
+    Returns:
+        set of str.
+    """
+    real = [one for one in entries if one.name not in attacks.NOISE]
+    l2 = {one.label for one in entries if norm_of(one.attack) == "l2"}
+    if real and all(one.label in l2 for one in real):
+        return l2
+    return {one.label for one in entries}
+
+
 def build(evaluate, *, where):
     """The `Entry`s of a `config.Evaluate`, with random noise added as a control.
+
+    Not where an eps is above 1, as it may be in l2: the noise is of the l-inf norm.
 
     Raises:
         UsageError: an unknown attack or argument, an eps out of range, a name twice.
     """
     entries = [entry(written, evaluate.eps, where) for written in evaluate.attacks]
-    if not any(one.name in attacks.NOISE for one in entries):
+    noise = any(one.name in attacks.NOISE for one in entries)
+    if not noise and max(evaluate.eps) <= 1:
         entries.append(entry("random_sign", evaluate.eps, where))
     labels = [one.label for one in entries]
     for label in labels:

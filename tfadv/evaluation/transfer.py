@@ -20,6 +20,7 @@ def measure(
     progress=True,
     ordered_classes=None,
     top5=False,
+    craft_on=None,
 ):
     """Accuracy of every target on images that attacks made for every source.
 
@@ -41,13 +42,16 @@ def measure(
         ordered_classes: as `whitebox.measure` takes it; `one_off` and `confusion` are
             of the largest logit, whatever `top_k`.
         top5: whether to tell what top-5 gives as well; of five classes or more.
+        craft_on: dict from name of a source to what attacks see of it, x -> logits or
+            `core.Judged`; those that are not there are as they are measured.
 
     Returns:
         list of rows: dicts as `whitebox.row` makes them, with `source` and `target`
         before. First a clean one for each target, whose source is None. The others
-        end in the fields `transfer_rate` and `kept` of `transfer_rate`, and with `top5`
-        in `top5_transfer_rate` and `top5_kept`, where right means top-5. The error
-        rate of Kurakin et al. 2017 (table 6) is 1 - `accuracy` or 1 - `top5`.
+        have the `audit` of their images, as `whitebox.audited` makes it, and end in the
+        fields `transfer_rate` and `kept` of `transfer_rate`, and with `top5` in
+        `top5_transfer_rate` and `top5_kept`, where right means top-5. The error rate
+        of Kurakin et al. 2017 (table 6) is 1 - `accuracy` or 1 - `top5`.
 
     Raises:
         ValueError: a name stands for two models.
@@ -67,7 +71,7 @@ def measure(
         name: (right[0], guessed[0])
         for name, (right, guessed) in hits(
             None, guesses, images, None, [0.0], **settings
-        ).items()
+        )[0].items()
     }
     rows = []
 
@@ -84,17 +88,18 @@ def measure(
 
     for target in targets:
         add(None, target, "clean", 0.0, *clean[target])
+    seen = {**sources, **(craft_on or {})}
     own = entries if isinstance(entries, dict) else dict.fromkeys(sources, entries)
     for source, entry in ((name, entry) for name in sources for entry in own[name]):
         watched = {name: guesses[name] for name in (source, *targets)}
-        found = hits(
-            *(sources[source], watched, images, entry, eps),
+        found, audits = hits(
+            *(seen[source], watched, images, entry, eps),
             **settings,
             desc=f"{source}: ",
         )
         for target, (i, e) in itertools.product(targets, enumerate(eps)):
             right, guessed = (part[i] for part in found[target])
-            rates = {}
+            rates = {"audit": audits[i]}
             for before, k in {"": top_k, **({"top5_": 5} if top5 else {})}.items():
                 rate, kept = transfer_rate(
                     *(

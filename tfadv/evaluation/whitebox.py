@@ -8,12 +8,18 @@ from absl import logging
 from scipy import stats
 from tqdm import tqdm
 
-from tfadv.attacks import core
+from tfadv.attacks import core, norms
 from tfadv.data.pipeline import to_float
+from tfadv.evaluation import leaking, suite
 from tfadv.evaluation.confusion import confusion_matrix, one_off
 
 # With more classes than this, rows tell top-5 accuracy.
 FEW_CLASSES = 10
+# The `attack` of rows that count what no attack breaks.
+WORST_CASE = "worst case"
+# How much longer than eps a perturbation may be: a share of eps, and what rounding adds
+# to a pixel, an ulp of 1.
+TOLERANCE, ULP = 1e-6, 2.0**-23
 
 
 def measure(
@@ -28,6 +34,9 @@ def measure(
     clean=True,
     ordered_classes=None,
     top5=False,
+    craft_on=None,
+    drop_broken=False,
+    num_classes=None,
 ):
     """Accuracy on clean images and under every attack at every eps.
 
@@ -43,40 +52,136 @@ def measure(
         ordered_classes: int, how many classes there are where they have an order, or
             None where they have none.
         top5: whether to tell top-5 accuracy, too; of five classes or more.
+        craft_on: x -> what attacks see, as in `core.Judged`; None for what is measured.
+        drop_broken: whether each attack is tried on those images only that are right
+            when clean and after all attacks before it at this eps. They are gathered
+            into full batches, so an attack costs what is left. Attacks that draw random
+            numbers draw them for a batch and by its number; so an image meets other
+            noise than without `drop_broken`, and its noise depends on how many images
+            before it are left. All else about an image is its own. Nothing is shared
+            between sizes, because the images differ.
+        num_classes: int, K, for accuracies of each class, or None to leave them out.
 
     Returns:
         list of rows, dicts as `row` makes them, clean first; with `one_off` and
-        `confusion` where the classes have an order, and with `top5` if asked for.
+        `confusion` where the classes have an order, and with `top5` if asked for. Those
+        of one-step attacks that use the true label have `leaked` where one that does
+        without it is among the attacks; see `leaking.add`. All attacked ones have
+        `audit`, a dict as `audited` makes it.
+
+        Of several attacks, noise not counted, and where clean images are measured,
+        there is at the end a row `WORST_CASE` for each eps: the share of images that
+        are right when clean and after every attack. Where all attacks are of the l2
+        norm, that is their ball, and what is made for l-inf, such as noise, does not
+        count.
+
+        That row and the clean one have `per_class`, a list of [right, n] for class
+        0 .. K - 1. The worst-case row holds nothing of `one_off` or `top5`.
+
+        With `drop_broken` attacked rows have `of`, how many images were attacked, and
+        their accuracy is the share of **all** images that are right after this attack
+        and all before it. They have neither `one_off` nor `top5` nor `leaked`, and no
+        `audit` where nothing was left to attack.
+
+    Raises:
+        ValueError: `drop_broken` without clean images.
     """
+    if drop_broken and not clean:
+        raise ValueError(
+            "`drop_broken` starts from the images that are right when clean: `clean` "
+            "must be true; received False"
+        )
     guesses = {None: guess(predict, images, 5 if top5 else 1)}
-    rows = []
-    for entry in [None] * clean + list(entries):
-        sizes = [0.0] if entry is None else eps
-        right, guessed = hits(
-            predict,
-            guesses,
-            images,
-            entry,
-            sizes,
+    involved = leaking.involved([entry.label for entry in entries])
+    counting = suite.in_ball(entries)
+    rows, kept = [], {}
+    # Which images nothing has broken yet, at every eps.
+    standing = np.ones([len(eps), len(images)], bool)
+
+    def look(entry, sizes, these=images):
+        found, audits = hits(
+            *(craft_on or predict, guesses, these, entry, sizes),
             batch_size=batch_size,
             seed=seed,
             progress=progress,
-        )[None]
-        at_sizes = [
-            row(
-                entry.label if entry else "clean",
+        )
+        return *found[None], audits
+
+    def add(one):
+        rows.append(one)
+        if progress:
+            logging.info("%s", in_words(one))
+
+    def at_every_size(entry):
+        label = entry.label if entry else "clean"
+        sizes = [0.0] if entry is None else eps
+        right, guessed, audits = look(entry, sizes)
+        for i, e in enumerate(sizes):
+            one = row(
+                label,
                 e,
                 right[i, :, 0].sum(),
                 len(images),
                 confused(images, guessed[i], ordered_classes),
                 right[i, :, 4].sum() if top5 else None,
             )
-            for i, e in enumerate(sizes)
-        ]
-        rows += at_sizes
-        for one in at_sizes if progress else ():
-            logging.info("%s", in_words(one))
+            add(one | ({"audit": audits[i]} if entry else of_classes(right[i, :, 0])))
+            if label in involved:
+                kept[label, float(e)] = right[i, :, 0].copy()
+        if entry is None or entry.label in counting:
+            standing[:] &= right[..., 0]
+
+    def of_classes(right):
+        if num_classes is None:
+            return {}
+        return {"per_class": per_class(images.y, right, num_classes)}
+
+    def in_turn(i, entry):
+        """`entry` at eps[i], on what stands."""
+        left = np.flatnonzero(standing[i])
+        right, more = np.zeros(0, bool), {}
+        if len(left):
+            right, _, audits = look(entry, [eps[i]], images.take(left))
+            right, more = right[0, :, 0], {"audit": audits[0]}
+        count = right.sum()
+        if entry.label in counting:
+            standing[i, left] = right
+        add(row(entry.label, eps[i], count, len(images)) | {"of": len(left)} | more)
+
+    if clean:
+        at_every_size(None)
+    if drop_broken:
+        for i in range(len(eps)):
+            for entry in entries:
+                in_turn(i, entry)
+        # In the order of other results: attack by attack.
+        order = [entry.label for entry in entries]
+        rows[1:] = sorted(rows[1:], key=lambda one: order.index(one["attack"]))
+    else:
+        for entry in entries:
+            at_every_size(entry)
+        leaking.add(rows, kept)
+    if clean and suite.several(entries):
+        for e, right in zip(eps, standing, strict=True):
+            add(row(WORST_CASE, e, right.sum(), len(images)) | of_classes(right))
     return rows
+
+
+def per_class(labels, right, num_classes):
+    """How many images of each class are right, of how many.
+
+    Args:
+        labels: [n] integers, the true classes.
+        right: [n] bool.
+        num_classes: K.
+
+    Returns:
+        list of K pairs [right, n] of int.
+    """
+    counts = (
+        np.bincount(chosen, minlength=num_classes) for chosen in (labels[right], labels)
+    )
+    return [[int(a), int(b)] for a, b in zip(*counts, strict=True)]
 
 
 def row(label, eps, correct, n, confusion=None, top5=None):
@@ -157,7 +262,7 @@ def hits(source, guesses, images, entry, eps, *, batch_size, seed, progress, des
     """How images are classified, and which correctly, after an attack on `source`.
 
     Args:
-        source: x -> logits, that the attack sees.
+        source: x -> logits or `core.Judged`, what the attack sees.
         guesses: dict from anything to a `guess`.
         images, batch_size, seed, progress: as `measure` takes them.
         entry: `suite.Entry`, or None for the clean images.
@@ -165,14 +270,16 @@ def hits(source, guesses, images, entry, eps, *, batch_size, seed, progress, des
         desc: text before the bar.
 
     Returns:
-        dict from each key of `guesses` to (right, guessed): bool [len(eps), n, top_k],
-        whether the true class is among the first 1 .. top_k guessed ones, and int32
-        [len(eps), n], the first of these.
+        (found, audits): dict from each key of `guesses` to (right, guessed): bool
+        [len(eps), n, top_k], whether the true class is among the first 1 .. top_k
+        guessed ones, and int32 [len(eps), n], the first of these; and a list of dicts
+        as `audited` makes them, one for each eps, or None for the clean images.
     """
 
     @tf.function
     def craft(x, y, seed):
-        return core.sweep(entry.attack, source, x, y, eps, seed)
+        crafted = core.sweep(entry.attack, source, x, y, eps, seed)
+        return crafted, tf.stack([_extent(x_adv, x) for x_adv in crafted])
 
     if entry is not None:
         # One graph, for a short last batch as well.
@@ -186,19 +293,74 @@ def hits(source, guesses, images, entry, eps, *, batch_size, seed, progress, des
         leave=False,
         disable=None if progress else True,
     )
-    found = {key: [] for key in guesses}
+    found, extents = {key: [] for key in guesses}, []
     for number, (x, y) in enumerate(shown):
-        crafted = craft(x, y, core.fold(seed, number)) if entry else [x]
+        crafted = [x]
+        if entry is not None:
+            crafted, extent = craft(x, y, core.fold(seed, number))
+            extents.append(extent.numpy())
         for key, largest in guesses.items():
             found[key].append([largest(z).numpy() for z in crafted])
     top = {key: np.concatenate(parts, axis=1) for key, parts in found.items()}
-    return {
+    found = {
         key: (
             np.logical_or.accumulate(classes == images.y[:, None], axis=-1),
             classes[..., 0],
         )
         for key, classes in top.items()
     }
+    if entry is None:
+        return found, None
+    norm, pixels = suite.norm_of(entry.attack), math.prod(images.x.shape[1:])
+    by_size = np.moveaxis(extents, 1, 0)
+    return found, [
+        audited(extent, e, norm, pixels) for e, extent in zip(eps, by_size, strict=True)
+    ]
+
+
+def _extent(x_adv, x):
+    """How far x_adv is from x, and what is in it, as `audited` takes it, [5]."""
+    finite = tf.reduce_all(tf.math.is_finite(x_adv), axis=norms.AXES)
+    z = tf.where(finite[:, None, None, None], x_adv, x)
+    return tf.stack(
+        [
+            tf.reduce_max(tf.abs(z - x)),
+            tf.reduce_max(norms.size(z - x, "l2")),
+            tf.reduce_min(z),
+            tf.reduce_max(z),
+            tf.reduce_sum(tf.cast(tf.logical_not(finite), z.dtype)),
+        ]
+    )
+
+
+def audited(extents, eps, norm, pixels):
+    """Whether what an attack has made is what it may make.
+
+    Args:
+        extents: [batches, 5]: the largest l-inf and l2 distance from the clean image,
+            the smallest and the largest pixel, and how many images hold a value that is
+            not finite; in the others these count as their clean images.
+        eps: number, the size that is allowed.
+        norm: `"linf"` or `"l2"`, of which eps is the size.
+        pixels: int, values of an image, whose rounding adds up in l2.
+
+    Returns:
+        dict `linf`, `l2`, `least`, `most`, `not_finite`, `norm`, and `within`, whether
+        the distance in `norm` is at most eps, all pixels are in [0, 1] and all values
+        are finite. A distance may be longer by `TOLERANCE` of eps and by rounding.
+    """
+    linf, l2, least, most, bad = np.asarray(extents, np.float64).T
+    found = {
+        "linf": float(linf.max()),
+        "l2": float(l2.max()),
+        "least": float(least.min()),
+        "most": float(most.max()),
+        "not_finite": int(bad.sum()),
+        "norm": norm,
+    }
+    allowed = eps * (1 + TOLERANCE) + ULP * (1 if norm == "linf" else pixels**0.5)
+    inside = found["least"] >= 0 and found["most"] <= 1 and not found["not_finite"]
+    return found | {"within": found[norm] <= allowed and inside}
 
 
 def _batch_spec(images):

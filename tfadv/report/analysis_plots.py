@@ -25,7 +25,7 @@ def logit_curves(found, path):
     """
     models, eps = found["curves"], found["eps_pixels"]
     names = list(next(iter(models.values())))
-    figure, grid = _panels(len(names), len(models))
+    figure, grid = figures.panels(len(names), len(models))
     for column, (model, curves) in zip(grid.T, models.items(), strict=True):
         for axes, name in zip(column, names, strict=True):
             for which, color, label in LOGITS:
@@ -45,7 +45,7 @@ def gradient_correlation(found, path):
         found: dict, of the analysis `gradient_correlation`.
         path: PNG file, replaced.
     """
-    figure, grid = _panels(1, len(found["curves"]))
+    figure, grid = figures.panels(1, len(found["curves"]))
     lowest = -0.2
     for axes, (model, curves) in zip(grid[0], found["curves"].items(), strict=True):
         axes.axvline(0.2, color="0.2", linestyle="--", linewidth=1)
@@ -79,7 +79,7 @@ def accuracy_curve(found, path):
         path: PNG file, replaced.
     """
     columns = min(3, len(found["eps"]))
-    figure, grid = _panels(math.ceil(len(found["eps"]) / columns), columns)
+    figure, grid = figures.panels(math.ceil(len(found["eps"]) / columns), columns)
     panels = grid.ravel()
     for axes, eps in zip(panels, found["eps"], strict=False):
         axes.set_title(f"eps {format_eps(eps)}", fontsize=9)
@@ -237,16 +237,6 @@ def _band(axes, x, mean, half, *, color, label):
 def _numbers(values):
     """An array of a JSON file's list, NaN for None."""
     return np.array(values, np.float64)
-
-
-def _panels(rows, columns):
-    """(figure, [rows, columns] axes) with shared axes, room for a legend below."""
-    figure = figures.new(max(4.4, 3.1 * columns + 0.7), 2.5 * rows + 1.3)
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    for axes in grid.ravel():
-        axes.grid(alpha=0.3)
-        axes.tick_params(labelsize=8)
-    return figure, grid
 
 
 def _model_text(found, name):

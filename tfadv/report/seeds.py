@@ -3,7 +3,8 @@
 import statistics
 
 from tfadv.evaluation import format_eps
-from tfadv.report.table import BELOW, notes
+from tfadv.evaluation.whitebox import WORST_CASE
+from tfadv.report.table import BELOW, LEAKED, leaked_note, notes
 
 
 def summarize(results):
@@ -16,10 +17,17 @@ def summarize(results):
         list of dicts `attack`, `eps`, `mean`, `sd` (of the sample, n - 1; None for a
         single run), `accuracies` (one a run, in their order) and `n` images a run;
         where the classes have an order also `one_off_mean`, `one_off_sd`, `one_offs`,
-        and of rows with top-5 accuracy `top5_mean`, `top5_sd`, `top5s`.
+        and of rows with top-5 accuracy `top5_mean`, `top5_sd`, `top5s`. Where all
+        runs count leaked labels there is `leaked`: a dict with `without`, `mean`, `sd`
+        and, one a run, `counts` and `gained`. The worst case is there where all runs
+        have it.
     """
+    each = [found["rows"] for found in results]
+    if not all(any(row["attack"] == WORST_CASE for row in rows) for rows in each):
+        # Runs that were finished long ago.
+        each = [[r for r in rows if r["attack"] != WORST_CASE] for rows in each]
     rows = []
-    for same in zip(*(found["rows"] for found in results), strict=True):
+    for same in zip(*each, strict=True):
         mean, sd, accuracies = _over_runs(same, "accuracy")
         rows.append(
             {
@@ -34,7 +42,21 @@ def summarize(results):
         for key in BELOW:
             if key in same[0]:
                 rows[-1].update(zip(_keys(key), _over_runs(same, key), strict=True))
+        # Runs that were finished long ago may not have them.
+        if all("leaked" in row for row in same):
+            rows[-1]["leaked"] = _leaked([row["leaked"] for row in same])
     return rows
+
+
+def _leaked(counted):
+    mean, sd, counts = _over_runs(counted, "count")
+    return {
+        "without": counted[0]["without"],
+        "mean": mean,
+        "sd": sd,
+        "counts": counts,
+        "gained": [one["gained"] for one in counted],
+    }
 
 
 def _keys(key):
@@ -65,7 +87,8 @@ def as_lines(rows):
 def render(rows):
     """A table, a line an attack and eps: mean, standard deviation, least and most.
 
-    Below it stands the same of the one-off and top-5 accuracies, where there are any.
+    Below it stands the same of the one-off and top-5 accuracies and of the counts of
+    leaked labels, where there are any.
     """
     names = [
         f"{row['attack']}, eps {format_eps(row['eps'])}" if row["eps"] else "clean"
@@ -86,7 +109,15 @@ def render(rows):
                 f"{text:<{width}}{100 * mean:>8.2f}{sd:>8}"
                 f"{100 * min(values):>8.2f}{100 * max(values):>8.2f}"
             )
+        if "leaked" in row:
+            mean, sd, values = (row["leaked"][key] for key in ("mean", "sd", "counts"))
+            sd = "-" if sd is None else f"{sd:.2f}"
+            lines.append(
+                f"{LEAKED:<{width}}{mean:>8.2f}{sd:>8}{min(values):>8}{max(values):>8}"
+            )
     runs = len(rows[0]["accuracies"])
     lines += ["", f"{runs} runs, {rows[0]['n']} test images each"]
     lines += notes(key for key in BELOW if f"{key}s" in rows[0])
+    leaks = [row["leaked"] for row in rows if "leaked" in row]
+    lines += [leaked_note(leaks[0]["without"])] if leaks else []
     return "\n".join(lines)

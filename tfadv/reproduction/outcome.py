@@ -2,6 +2,7 @@
 
 import statistics
 
+from tfadv import attacks
 from tfadv.evaluation import format_eps, whitebox
 from tfadv.report.results import versions
 from tfadv.reproduction import tables
@@ -15,6 +16,8 @@ COUNTED = {
     "transfer_rate": "of images that a source gets right and that then fool it, those "
     "that fool the model as well",
     "top5_transfer_rate": "the same where right means top-5",
+    "robustness_ratio": "accuracy divided by that on clean images",
+    "top5_robustness_ratio": "the same of top-5",
 }
 
 
@@ -28,7 +31,8 @@ def compose(
         rows: those of its rows that are measured now.
         models: `models.Models`.
         measured: (cell, target, source) -> row of `evaluation.measure`, or None while
-            it is not measured; target and source are `Trainable`s of one fold.
+            it is not measured; target and source are `Trainable`s of one fold. For a
+            cell that counts a ratio it has the row of clean images as `clean`.
         fraction: of every schedule.
         batch_statistics: dict with `bn_eval` and `batch_size`, to stand in the outcome
             where batch normalisation took the statistics of each batch.
@@ -36,13 +40,16 @@ def compose(
 
     Returns:
         dict with `table`, `title`, `data` (of all folds), `fraction`, `versions`,
-        `notes` (from row to text) and `cells`; numbers in percent. A cell that is not
-        measured yet has `measured` None. One that counts something else than what is
-        right says what in `metric`. A mean over seeds has them in `seed`, one over
-        folds in `folds`; it has `measured_sd` in place of `ci95`. `n` counts the images
-        of one seed, but of all folds together: each is tested in one. A transfer rate
-        has the number of images that it is a share of in `kept`, over all seeds and
-        folds; where one of these has none, `measured` is None.
+        `notes` (from row to text) and `cells`, and where the table has a figure with
+        `figure`, what `curves.of` needs beside the cells; numbers in percent. A cell
+        that is not measured yet has `measured` None. One that counts something else
+        than what is right says what in `metric`. A mean over seeds has them in `seed`,
+        one over folds in `folds`; it has `measured_sd` in place of `ci95`. `n` counts
+        the images of one seed, but of all folds together: each is tested in one. A
+        transfer rate has the number of images that it is a share of in `kept`, over all
+        seeds and folds; where one of these has none, `measured` is None. So it is with
+        a ratio where a model gets no clean image right. The ratio of a single seed has
+        no `ci95`: how many images are right both times is not known.
     """
     now = {row.name: row for row in rows}
     cells = []
@@ -60,8 +67,24 @@ def compose(
         **(batch_statistics or {}),
         "versions": versions(),
         "notes": {row.name: row.note for row in table.rows if row.note},
+        **({} if table.figure is None else {"figure": _figure(table)}),
         "cells": cells,
     }
+
+
+def _figure(table):
+    """What `curves.of` needs beside the cells."""
+    names = {column: spec["name"] for column, spec in table.attacks.items()}
+    figure = {
+        "x": table.figure.x,
+        "metric": table.figure.metric,
+        "controls": [c for c, name in names.items() if name in attacks.NOISE],
+    }
+    if table.figure.x == "at":
+        figure["label"] = table.figure.label
+        figure["at"] = {row.name: row.at for row in table.rows}
+        figure["group"] = {row.name: row.group for row in table.rows}
+    return figure
 
 
 def _cells(row, models, measured):
@@ -110,6 +133,8 @@ def _counted(found, metric, *, is_mean):
     if is_mean:
         sd = round(statistics.stdev(percent), 2) if len(percent) > 1 else None
         return {**told, "measured_sd": sd}
+    if metric in tables.RATIO:
+        return told
     bounds = _ci95(found[0], metric)
     return {**told, "ci95": [round(100 * bound, 2) for bound in bounds]}
 
@@ -117,8 +142,12 @@ def _counted(found, metric, *, is_mean):
 def _share(row, metric):
     """What a measured row says of a metric: (fraction, of how many images).
 
-    The fraction is None for the transfer rate of no images.
+    The fraction is None for the transfer rate of no images, and for the ratio to none.
     """
+    if metric in tables.RATIO:
+        key = "top5" if metric in tables.TOP5 else "accuracy"
+        clean = row["clean"][key]
+        return (row[key] / clean if clean else None), row["n"]
     if metric in tables.TRANSFER:
         return row[metric], row[metric.replace("transfer_rate", "kept")]
     if metric.endswith("error_rate"):

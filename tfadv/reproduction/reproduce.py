@@ -14,7 +14,8 @@ from tfadv.attacks import core
 from tfadv.errors import UsageError, nearest
 from tfadv.evaluation import measure, suite, transfer
 from tfadv.files import make_directory, read_json, replacing, write_json
-from tfadv.reproduction import outcome, tables
+from tfadv.report import table_plots
+from tfadv.reproduction import curves, outcome, tables
 from tfadv.reproduction.models import Models, in_order
 from tfadv.trained import open_model
 
@@ -59,14 +60,14 @@ def reproduce(
         fraction: of every schedule, in (0, 1].
         rows: names of the rows to measure, or None for all. Others keep what an earlier
             outcome at the same place says of them, which must be of the same table,
-            fraction and `bn_eval`.
+            fraction, `bn_eval` and `craft_on`.
         num_examples: how many test images (the first ones), or None for all.
         batch_size: images attacked at once.
         bn_eval: what batch normalisation takes when a model is measured; see
             `config.Evaluate`. With `"batch"` a measurement is that of its batch size.
         data_dir: where TFDS finds prepared data.
-        output: JSON file of the outcome, a `.md` of the same name beside it; None for
-            `workdir/<table>.json`.
+        output: JSON file of the outcome, a `.md` of the same name beside it, and a
+            `.png` where the table has a figure; None for `workdir/<table>.json`.
 
     Returns:
         The outcome; see `outcome.compose`.
@@ -97,6 +98,8 @@ def reproduce(
         write_json(place, made)
         with replacing(place.with_suffix(".md")) as temporary:
             temporary.write_text(outcome.document(made))
+        if table.figure is not None:
+            table_plots.lines(curves.of(made), place.with_suffix(".png"))
         return made
 
     for number, task in enumerate(tasks):
@@ -149,11 +152,12 @@ def _earlier(place, table, fraction, statistics):
 
 def _shared(name, fraction, statistics):
     """What all cells of an outcome share."""
-    return name, fraction, *(statistics.get(key) for key in ("bn_eval", "batch_size"))
+    keys = ("bn_eval", "batch_size", "craft_on")
+    return name, fraction, *map(statistics.get, keys)
 
 
-def _in_words(name, fraction, bn_eval, batch_size):
-    text = f"{name} at fraction {fraction}"
+def _in_words(name, fraction, bn_eval, batch_size, craft_on):
+    text = f"{name} at fraction {fraction}{config.craft_text(craft_on)}"
     return f"{text} with statistics of batches of {batch_size}" if bn_eval else text
 
 
@@ -194,7 +198,8 @@ class Bench:
         num_examples, batch_size, data_dir, bn_eval: see `reproduce`.
 
     Attributes:
-        statistics: see `outcome.compose`; empty where these are moving averages.
+        statistics: see `outcome.compose`; empty where these are moving averages. Also
+            `craft_on`, where that of the table is not "logits".
         top5: whether a column of the table counts top-5, so that all is measured so.
 
     Raises:
@@ -210,6 +215,8 @@ class Bench:
         self.statistics = {}
         if bn_eval != "moving":
             self.statistics = {"bn_eval": bn_eval, "batch_size": batch_size}
+        if table.craft_on != "logits":
+            self.statistics["craft_on"] = table.craft_on
         self.top5 = any(
             cell.metric in tables.TOP5 for row in table.rows for cell in row.cells
         )
@@ -223,6 +230,7 @@ class Bench:
                 "batch_size": batch_size,
                 "num_examples": num_examples,
                 "bn_eval": bn_eval,
+                "craft_on": table.craft_on,
             },
             where=where,
         )
@@ -263,10 +271,14 @@ class Bench:
     def _keys(self, rows):
         """(target, attack, source) of every measurement of these rows."""
         return [
-            (target, cell.attack, self.models.source(cell, target))
+            key
             for row in rows
             for target in self.models.of_row(row)
             for cell in row.cells
+            for key in (
+                *([(target, "clean", None)] if cell.metric in tables.RATIO else []),
+                (target, cell.attack, self.models.source(cell, target)),
+            )
         ]
 
     def _training_tasks(self, trainable, seen):
@@ -326,12 +338,22 @@ class Bench:
                     )
 
     def found(self, cell, target, source):
-        """The measured row for a cell, or None while it is not measured."""
-        path = self._path(target, cell.attack, source)
+        """The measured row for a cell, or None while it is not measured.
+
+        Of a ratio it has the row of the clean images under `clean`.
+        """
+        row = self._row(target, cell.attack, source, cell.eps)
+        if row is None or cell.metric not in tables.RATIO:
+            return row
+        clean = self._row(target, "clean", None, 0.0)
+        return clean and row | {"clean": clean}
+
+    def _row(self, target, attack, source, eps):
+        path = self._path(target, attack, source)
         if not path.exists():
             return None
         rows = read_json(path, "a measurement")["rows"]
-        return next(row for row in rows if abs(row["eps"] - cell.eps) < 1e-9)
+        return next(row for row in rows if abs(row["eps"] - eps) < 1e-9)
 
     def _train_task(self, trainable):
         before = trainable.init.steps if trainable.init is not None else 0
@@ -390,9 +412,18 @@ class Bench:
             "ordered_classes": _source(target).ordered_classes,
             "top5": self.top5,
         }
-        eps = self.table.eps.get(attack)
+        craft_on = self._open(made_for).craft_on
+        eps = self.table.eps.get(attack, ())
         if source is None:
-            rows = measure(opened.predict, images, entries, eps, clean=clean, **options)
+            rows = measure(
+                opened.predict,
+                images,
+                entries,
+                eps,
+                clean=clean,
+                craft_on=craft_on,
+                **options,
+            )
             self._write(target, attack, None, rows)
             return
         # Crafted once: whoever else is attacked from this source is measured too.
@@ -412,6 +443,7 @@ class Bench:
             images,
             entries,
             eps,
+            craft_on={source.key: craft_on},
             **options,
         )
         for name, one in targets.items():
@@ -427,6 +459,7 @@ class Bench:
                 "batch_size": self.batch_size,
                 "num_examples": self.num_examples,
                 "bn_eval": self.evaluate.bn_eval,
+                "craft_on": self.evaluate.craft_on,
             }
             # The order of the images is that of a seed: one for all models.
             changes = config.Config().merged(
@@ -445,7 +478,7 @@ class Bench:
     def _path(self, target, attack, source):
         entry = self._entries.get(attack)
         what = {
-            "attack": repr(entry.attack) if entry else "clean",
+            "attack": _in_full(entry.attack) if entry else "clean",
             "eps": self.table.eps[attack] if entry else None,
             "source": source.key if source is not None else None,
             "num_examples": self.num_examples,
@@ -464,6 +497,19 @@ class Bench:
     def _write(self, target, attack, source, rows):
         path = self._path(target, attack, source)
         write_json(path, {"source": source and source.key, "rows": rows})
+
+
+def _in_full(attack):
+    """The attack with all of its fields, but the norm where it is l-inf.
+
+    Which was the only one once; what was measured then stays what it is.
+    """
+    fields = [
+        f"{field.name}={value!r}"
+        for field in dataclasses.fields(attack)
+        if (field.name, value := getattr(attack, field.name)) != ("norm", "linf")
+    ]
+    return f"{type(attack).__qualname__}({', '.join(fields)})"
 
 
 def _models(key):

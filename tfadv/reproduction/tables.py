@@ -29,8 +29,9 @@ holds nothing but `[models.<name>]`.
 Black-box attacks craft on other models: `sources = [...]` names these, for every
 attack that has no list of its own. Such an attack has a single eps, and the lists of a
 row are over its sources, with nan where nothing is to be measured and "?" where
-something is, though no number is published. Both kinds stand side by side where attacks
-say it for themselves; an empty list is the white box:
+something is, though no number is published; or it has a single source, and they are
+over its sizes. Both kinds stand side by side where attacks say it for themselves; an
+empty list is the white box:
 
     attacks = [
         { as = "fgs", name = "step_fgsm" },
@@ -71,13 +72,38 @@ of such a column is left out, and then a `_from`. So it is with the other metric
                            those that fool the row's model, too; see
                            `evaluation.transfer.transfer_rate`; black box only
     top5_transfer_rate     the same where right means top5
+    robustness_ratio       accuracy / accuracy of the same model on clean images; it has
+                           no interval and can exceed 100
+    top5_robustness_ratio  the same of top5
 
-A table that asks for any top-5 measures it with everything, `clean_top5` as well; the
-data must have more than five classes.
+Clean images are measured wherever a ratio is asked for. A table that asks for any top-5
+measures it with everything, `clean_top5` as well; the data must have more than five
+classes.
+
+`craft_on = "training_loss"` above all tables says for every attack that it goes along
+the loss that its model was trained on; see `config.Evaluate`. Such a table is measured
+anew, and its title says so.
 
 Models that differ in nothing but `partner` are networks of one training: without it
 the first, which is the [model] of the configuration, with `partner = 2` the second of
 its [partners].
+
+A table `[figure]` makes a picture of the columns that count its `metric`, those of
+clean images too. With x = "eps" a row is a panel and an attack is a line against its
+sizes, which begins at the clean images where these are a column. With x = "at" the rows
+have a number, by which they lie on lines:
+
+    [figure]
+    x = "at"                            # or "eps", then without `label`
+    label = "width"                     # what the numbers are
+    metric = "robustness_ratio"         # accuracy where nothing is said
+
+    [[rows]]
+    name = "width 0.5, adversarial training"
+    at = 0.5
+    group = "adversarial training"      # rows of one column of panels; may be left out
+
+A line then is a size, and a panel is an attack (across: the groups).
 
 Nothing here imports TensorFlow.
 """
@@ -91,7 +117,7 @@ from tfadv import config
 from tfadv.errors import UsageError, nearest
 
 # Of a row; all its other keys are columns.
-ROW_KEYS = ("name", "model", "seeds", "note", "sd")
+ROW_KEYS = ("name", "model", "seeds", "note", "sd", "at", "group")
 # In place of a number: to be measured, though nothing is published.
 UNPUBLISHED = "?"
 # What a column may count.
@@ -103,10 +129,14 @@ Metric = typing.Literal[
     "top5_error_rate",
     "transfer_rate",
     "top5_transfer_rate",
+    "robustness_ratio",
+    "top5_robustness_ratio",
 ]
-# Those that need the five largest logits, and those of images made for another model.
-TOP5 = ("top5", "top5_error_rate", "top5_transfer_rate")
+# Those that need the five largest logits, those of images made for another model, and
+# those that need the clean images, too.
+TOP5 = ("top5", "top5_error_rate", "top5_transfer_rate", "top5_robustness_ratio")
 TRANSFER = ("transfer_rate", "top5_transfer_rate")
+RATIO = ("robustness_ratio", "top5_robustness_ratio")
 # Columns without an attack, which every table has.
 CLEAN = {"clean": "accuracy", "clean_one_off": "one_off", "clean_top5": "top5"}
 
@@ -181,6 +211,8 @@ class Row:
         seeds: how many seeds are averaged, or None for the model's own seed.
         cells: list of `Cell`.
         note: text to print with it, or empty.
+        at: its number in a `Figure` against such numbers, or None.
+        group: the rows that it shares panels with there, or empty.
     """
 
     name: str
@@ -188,6 +220,30 @@ class Row:
     seeds: int | None
     cells: list
     note: str
+    at: float | None
+    group: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Figure:
+    """What a picture of a table shows; see the head of this file.
+
+    Args:
+        x: `"eps"`, or `"at"` for the numbers of the rows.
+        label: what these numbers are.
+        metric: what is drawn, one of `Metric`.
+    """
+
+    x: typing.Literal["eps", "at"]
+    label: str = ""
+    metric: Metric = "accuracy"
+
+    def __post_init__(self):
+        if (self.x == "at") != bool(self.label):
+            raise ValueError(
+                "`label` says what the numbers `at` of the rows are: give it with "
+                f"x = 'at' and leave it out otherwise; received {self.label!r}"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -196,12 +252,14 @@ class Table:
 
     Args:
         name: the file's stem.
-        title: line above the outcome.
+        title: line above the outcome; says it where the training loss is attacked.
         folds: names of data sets that all cells are averaged over, or empty.
         attacks: dict from column name to what `[evaluate] attacks` takes.
         eps: dict from column name to its sizes, in the units of x.
         models: dict from name to `Model`, `config` made a path.
         rows: list of `Row`.
+        figure: `Figure`, or None.
+        craft_on: see `config.Evaluate`.
     """
 
     name: str
@@ -211,6 +269,8 @@ class Table:
     eps: dict
     models: dict
     rows: list
+    figure: Figure | None
+    craft_on: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -225,6 +285,8 @@ class _File:
     sources: tuple[str, ...] = ()
     models_from: str | None = None
     models: dict | None = None
+    figure: dict | None = None
+    craft_on: typing.Literal["logits", "training_loss"] = "logits"
 
     def __post_init__(self):
         for name in ("attacks", "eps", "rows"):
@@ -289,14 +351,20 @@ def read(path):
         for i, row in enumerate(file.rows)
     ]
     _check_distinct([row.name for row in rows], f"{path}: the names of rows")
+    figure = None
+    if file.figure is not None:
+        figure = config.build(Figure, file.figure, where=f"{path} [figure]")
+    _check_figure(figure, rows, path)
     return Table(
         name=path.stem,
-        title=file.title,
+        title=file.title + config.craft_text(file.craft_on),
         folds=file.folds,
         attacks=attacks,
         eps=eps,
         models=models,
         rows=rows,
+        figure=figure,
+        craft_on=file.craft_on,
     )
 
 
@@ -340,9 +408,9 @@ def _attacks(file, models, where):
             )
         if not eps[column]:
             raise UsageError(f"{here}: `eps` must hold at least one; received 0")
-        if sources[column] and len(eps[column]) > 1:
+        if len(sources[column]) > 1 and len(eps[column]) > 1:
             raise UsageError(
-                f"{here}: an attack with `sources` has one eps; received "
+                f"{here}: an attack with several `sources` has one eps; received "
                 f"{len(eps[column])}. Give it an `eps` of its own."
             )
         for source in sources[column]:
@@ -413,7 +481,10 @@ def _row(table, columns, models, folds, where):
     cells = []
     for column in given:
         metric, spots = columns[column]
-        values = _numbers(table[column], len(spots), f"{where} {column}", UNPUBLISHED)
+        most = math.inf if metric in RATIO else 100
+        values = _numbers(
+            *(table[column], len(spots), f"{where} {column}", UNPUBLISHED), most=most
+        )
         deviations = _numbers(sd.get(column), len(spots), f"{where} sd {column}")
         for (eps, source), value, deviation in zip(
             spots, values, deviations, strict=True
@@ -432,14 +503,49 @@ def _row(table, columns, models, folds, where):
                 )
     if not cells:
         raise UsageError(f"{where}: no number in any of {', '.join(columns)}")
-    return Row(name=name, model=model, seeds=seeds, cells=cells, note=note)
+    return Row(
+        name=name,
+        model=model,
+        seeds=seeds,
+        cells=cells,
+        note=note,
+        at=config.coerce(table.get("at"), float | None, f"{where} at"),
+        group=config.coerce(table.get("group", ""), str, f"{where} group"),
+    )
 
 
-def _numbers(value, count, where, *others):
+def _check_figure(figure, rows, path):
+    """UsageError where a figure cannot show every row, and each in its own place."""
+    if figure is None or figure.x != "at":
+        for row in rows:
+            if row.at is not None or row.group:
+                raise UsageError(
+                    f"{path}: `at` and `group` place the row {row.name!r} in a "
+                    "[figure] with x = 'at': leave them out, or ask for one"
+                )
+    if figure is None:
+        return
+    for row in rows:
+        counted = [c.metric for c in row.cells if c.attack not in CLEAN]
+        if figure.metric not in counted:
+            raise UsageError(
+                f"{path} [figure]: the row {row.name!r} has nothing in a column of an "
+                f"attack that counts {figure.metric!r}: name another `metric`"
+            )
+    if figure.x == "at":
+        for row in rows:
+            if row.at is None:
+                raise UsageError(f"{path} [figure]: the row {row.name!r} has no `at`")
+        places = [(row.group, row.at) for row in rows]
+        _check_distinct(places, f"{path} [figure]: `group` and `at` of rows")
+
+
+def _numbers(value, count, where, *others, most=100):
     """`count` percentages, None for nan, or all None where there is no value.
 
     Args:
         others: what may stand in place of a number, and is returned as it is.
+        most: the largest of them.
     """
     if value is None:
         return [None] * count
@@ -451,8 +557,8 @@ def _numbers(value, count, where, *others):
         raise UsageError(
             f"{where}: expected {count} numbers{or_others}; received {value!r}"
         )
-    if not all(math.isnan(v) or 0 <= v <= 100 for v in numbers):
-        raise UsageError(f"{where}: expected percent, 0 to 100; received {value!r}")
+    if not all(math.isnan(v) or 0 <= v <= most for v in numbers):
+        raise UsageError(f"{where}: expected percent, 0 to {most}; received {value!r}")
     return [
         v if isinstance(v, str) else None if math.isnan(v) else float(v) for v in values
     ]

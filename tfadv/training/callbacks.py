@@ -11,6 +11,7 @@ import tensorflow as tf
 from absl import logging
 
 from tfadv import optimizers
+from tfadv.training import precision
 
 
 class Progress(keras.callbacks.Callback):
@@ -30,6 +31,7 @@ class Progress(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self._first = int(self.model.optimizer.iterations.numpy())
         self._begin = self._last = time.monotonic()
+        self._bar = None
         if self._first:
             logging.info("resuming at step %d of %d", self._first, self.steps)
 
@@ -61,9 +63,13 @@ def _terminal():
 
 
 @contextlib.contextmanager
-def _averages(defense):
-    """In the block the weights are what will be saved: averages, where there are."""
+def _as_saved(defense):
+    """In the block the networks are what will be saved: float32, averages of weights.
+
+    Whoever traces a function in it must call it in it.
+    """
     with contextlib.ExitStack() as stack:
+        stack.enter_context(precision.as_outside(defense))
         for optimizer, variables in defense.moved:
             stack.enter_context(optimizers.averaged(optimizer, variables))
         yield
@@ -86,6 +92,8 @@ class Summaries(keras.callbacks.Callback):
         attacks: dict from name to the attacks to measure with.
         summary_every, validate_every: int, steps.
         seed: int, of the attack's noise.
+        best: `Best`, which keeps the classifier that is most accurate under the first
+            of `attacks`, or None.
     """
 
     def __init__(
@@ -97,6 +105,7 @@ class Summaries(keras.callbacks.Callback):
         summary_every,
         validate_every,
         seed,
+        best=None,
     ):
         super().__init__()
         self.directory = str(directory)
@@ -104,9 +113,14 @@ class Summaries(keras.callbacks.Callback):
         self.attacks = attacks
         self.summary_every, self.validate_every = summary_every, validate_every
         self.seed = seed
+        self.best = best
+        self._writer = None
 
     def on_train_begin(self, logs=None):
+        self.close()
         self._writer = tf.summary.create_file_writer(self.directory)
+        if self.best is not None:
+            self.best.begin()
         self._count = tf.function(self._count_correct)
         self._craft = {
             name: tf.function(functools.partial(self._attacked, attack))
@@ -123,11 +137,18 @@ class Summaries(keras.callbacks.Callback):
                 tf.summary.scalar("train/learning_rate", rate)
                 self._eps_histogram()
             if step % self.validate_every == 0:
-                with _averages(self.model):
-                    self._validate()
+                with _as_saved(self.model):
+                    found = self._validate()
+                    if self.best is not None:
+                        self.best.consider(step, found[0], self.model.classifier)
 
     def on_train_end(self, logs=None):
-        self._writer.close()
+        self.close()
+
+    def close(self):
+        """Writes what is not written yet; also where a training has failed."""
+        if self._writer is not None:
+            self._writer.close()
 
     def _eps_histogram(self):
         if hasattr(self.model, "draw_eps"):
@@ -142,15 +163,18 @@ class Summaries(keras.callbacks.Callback):
         return tf.math.count_nonzero(predicted == y, dtype=tf.float32)
 
     def _validate(self):
-        n = len(self.y)
+        """Accuracy under each of the attacks: a list of scalars."""
+        n, found = len(self.y), []
         tf.summary.scalar(f"{self.name}/clean", self._count(self.x, self.y) / n)
         for name, craft in self._craft.items():
             x_adv = craft(self.x, self.y)
-            tf.summary.scalar(f"{self.name}/{name}", self._count(x_adv, self.y) / n)
+            found.append(self._count(x_adv, self.y) / n)
+            tf.summary.scalar(f"{self.name}/{name}", found[-1])
             x, x_adv = self.x[:8], x_adv[:8]
             difference = tf.clip_by_value(0.5 + 10 * (x_adv - x), 0, 1)
             rows = tf.concat([x, x_adv, difference], axis=1)
             tf.summary.image(f"{self.name}/images/{name}", rows, max_outputs=8)
+        return found
 
 
 class EarlyStopping(keras.callbacks.Callback):
@@ -185,7 +209,7 @@ class EarlyStopping(keras.callbacks.Callback):
         step = int(self.model.optimizer.iterations.numpy())
         if step % self.every:
             return
-        with _averages(self.model):
+        with _as_saved(self.model):
             loss = self._loss(self.x, self.y)
         if loss < self.best:
             self.best.assign(loss)

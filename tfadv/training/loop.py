@@ -6,6 +6,7 @@ import threading
 import keras
 import tensorflow as tf
 
+from tfadv import distribution
 from tfadv.errors import Stopped
 
 
@@ -54,10 +55,13 @@ def train(
     bit for bit. Keras callbacks work as in `fit`, an epoch being `steps_per_epoch`
     steps (the last may be shorter); metrics restart with each epoch.
 
+    Several workers call this at once, each for its part of every batch. A signal to any
+    of them, or `stop_training` on any, stops all at the same step.
+
     Args:
         defense: compiled and built `Defense`, made under its strategy's scope.
         batches_from: (start) -> `tf.data.Dataset` of the global batches from step
-            `start` on.
+            `start` on; with several workers see `distribution.distribute`.
         steps: int, steps in all, those before a restart included.
         steps_per_epoch: int.
         checkpoints: `Checkpoints`, or None.
@@ -71,6 +75,7 @@ def train(
         Stopped: SIGTERM or SIGINT came; the checkpoint of that step is written.
     """
     strategy = defense.distribute_strategy
+    peers = distribution.peers(strategy)
     if checkpoints is not None:
         checkpoints.restore()
     start = int(defense.optimizer.iterations.numpy())
@@ -85,11 +90,16 @@ def train(
         # another one, whose last bits differ from those of `fit`.
         return strategy.run(defense.train_step, args=(batch,))
 
-    batches = iter(strategy.experimental_distribute_dataset(batches_from(start)))
+    read_metrics = defense.get_metrics_result
+    if peers.several:
+        # One graph: the workers sum each metric apart, all at once.
+        read_metrics = tf.function(read_metrics)
+    batches = iter(distribution.distribute(strategy, batches_from, start))
     logs = {}
     defense.stop_training = False
     with Signals() as signals:
         callbacks.on_train_begin()
+        _agree(peers, None, defense)
         for step in range(start, steps):
             if defense.stop_training:
                 break  # As a run that is resumed knows from its checkpoint.
@@ -100,21 +110,40 @@ def train(
                 callbacks.on_epoch_begin(epoch)
             callbacks.on_train_batch_begin(position)
             one_step(next(batches))
-            logs = defense.get_metrics_result()
+            logs = read_metrics()
             callbacks.on_train_batch_end(position, logs)
+            stopped = _agree(peers, signals.received, defense)
             done = step + 1
             finished = done == steps or defense.stop_training
             if position + 1 == steps_per_epoch or finished:
                 callbacks.on_epoch_end(epoch, {k: float(v) for k, v in logs.items()})
+                _agree(peers, None, defense)
                 finished = finished or defense.stop_training
-            stop_now = signals.received is not None
+            if not peers.several:
+                stopped = signals.received  # It may have come to a callback.
+            stop_now = stopped is not None
             due = done % checkpoint_every == 0 or finished or stop_now
             if checkpoints is not None and due:
                 checkpoints.save(done)
             if stop_now and not finished:
                 callbacks.on_train_end(logs)
-                raise Stopped(done, signals.received)
+                raise Stopped(done, stopped, here=signals.received is not None)
             if finished:
                 break
         callbacks.on_train_end(logs)
     return {name: float(value) for name, value in logs.items()}
+
+
+def _agree(peers, received, defense):
+    """The signal that came to any worker, or None; `stop_training` as on any."""
+    if not peers.several:
+        return received
+    term, interrupt, stop = peers.total(
+        received == signal.SIGTERM,
+        received == signal.SIGINT,
+        bool(defense.stop_training),
+    )
+    defense.stop_training = stop > 0
+    if term:
+        return signal.SIGTERM
+    return signal.SIGINT if interrupt else None

@@ -1,15 +1,22 @@
 """What tfadv's own code costs, as ratios to the least that the same work can take."""
 
-import statistics
 import time
 
 import keras
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from tfadv import attacks, models
 from tfadv.attacks import core
+from tfadv.benchmark.peers import bare, own
+from tfadv.benchmark.timing import (
+    CLASSES,
+    IMAGE_SHAPE,
+    MNIST_SHAPE,
+    compiled,
+    medians,
+    random_batch,
+)
 from tfadv.data import Augment, Images, pipeline
 from tfadv.defenses import (
     E2SAD,
@@ -18,29 +25,7 @@ from tfadv.defenses import (
     Kurakin,
     Standard,
 )
-
-IMAGE_SHAPE, MNIST_SHAPE, CLASSES = (32, 32, 3), (28, 28, 1), 10
-
-
-def medians(candidates, rounds):
-    """Median seconds of each callable, timed in turn A B C A B C ... after a warm-up.
-
-    Args:
-        candidates: dict from name to a callable that has finished when it returns.
-        rounds: int.
-
-    Returns:
-        dict from name to seconds.
-    """
-    for run in candidates.values():
-        run()
-    seconds = {name: [] for name in candidates}
-    for _ in tqdm(range(rounds), desc=", ".join(candidates), disable=None, leave=False):
-        for name, run in candidates.items():
-            start = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(times) for name, times in seconds.items()}
+from tfadv.training.precision import PRECISIONS, computing
 
 
 def training_steps(batch_size=128, rounds=15):
@@ -49,7 +34,7 @@ def training_steps(batch_size=128, rounds=15):
     The floor of the ratio is 1.33 for k = m / 2: of a step's three passes (forward,
     back to activations, back to weights) crafting adds two on half of the images.
     """
-    batch = _batch(batch_size)
+    batch = random_batch(batch_size)
     plain = models.resnet20(IMAGE_SHAPE, CLASSES)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     plain.compile(keras.optimizers.SGD(0.1, 0.9), loss, metrics=["accuracy"])
@@ -59,11 +44,33 @@ def training_steps(batch_size=128, rounds=15):
     defended.compile(keras.optimizers.SGD(0.1, 0.9))
     return medians(
         {
-            "plain Keras step": _compiled(plain.train_step, batch),
-            "Kurakin step": _compiled(defended.train_step, batch),
+            "plain Keras step": compiled(plain.train_step, batch),
+            "Kurakin step": compiled(defended.train_step, batch),
         },
         rounds,
     )
+
+
+def mixed_precision(batch_size=128, rounds=5):
+    """Seconds of a Kurakin step on ResNet-20 in float32 and in bfloat16.
+
+    How much bfloat16 saves is a matter of the processor: convolutions in it are fast
+    where there are instructions for them (AVX512-BF16, AMX, tensor cores), elsewhere
+    they may be slower.
+    """
+    batch = random_batch(batch_size)
+    steps = {}
+    for precision in PRECISIONS:
+        made = Kurakin(
+            models.resnet20(IMAGE_SHAPE, CLASSES), attack=attacks.StepLL(eps=16 / 255)
+        )
+        made.compile(keras.optimizers.SGD(0.1, 0.9))
+        made.build((None, *IMAGE_SHAPE))
+        run = compiled(made.train_step, batch)
+        with computing(made, precision=precision):
+            run()  # Which compiles it.
+        steps[f"Kurakin step, {precision}"] = run
+    return medians(steps, rounds)
 
 
 def two_step_defense(batch_size=256, rounds=5):
@@ -74,7 +81,7 @@ def two_step_defense(batch_size=256, rounds=5):
     3 x 3 and 2 back to the images; IFGSM 30 x 2 and 2 x 3. (FGSM training could share
     its first pass, too, and take 7; it is written for any attack and network.)
     """
-    batch = _batch(batch_size, MNIST_SHAPE)
+    batch = random_batch(batch_size, MNIST_SHAPE)
     fgsm, ifgsm = attacks.StepFGSM(eps=0.3), attacks.IFGSM(eps=0.3, steps=30)
     defenses = {
         "clean": lambda c: Standard(c),
@@ -86,7 +93,7 @@ def two_step_defense(batch_size=256, rounds=5):
     for name, defense in defenses.items():
         made = defense(models.e2sad_mnist(MNIST_SHAPE, CLASSES))
         made.compile(keras.optimizers.Adam())
-        steps[f"{name} training step, e2sad_mnist"] = _compiled(made.train_step, batch)
+        steps[f"{name} training step, e2sad_mnist"] = compiled(made.train_step, batch)
     return medians(steps, rounds)
 
 
@@ -98,10 +105,10 @@ def adversarial_network(batch_size=64, k=8, rounds=5):
     images, whose regulariser asks for the gradient of G once more and, by finite
     difference, for another pass of both networks.
     """
-    batch = _batch(batch_size, MNIST_SHAPE)
+    batch = random_batch(batch_size, MNIST_SHAPE)
     plain = Standard(models.lenet(MNIST_SHAPE, CLASSES))
     plain.compile(keras.optimizers.SGD(0.01, 0.9))
-    steps = {"clean training step, LeNet": _compiled(plain.train_step, batch)}
+    steps = {"clean training step, LeNet": compiled(plain.train_step, batch)}
     for regularizer in ("none", "finite_difference", "exact"):
         made = AdversarialNetwork(
             models.lenet(MNIST_SHAPE, CLASSES),
@@ -114,7 +121,7 @@ def adversarial_network(batch_size=64, k=8, rounds=5):
             generator_optimizer=keras.optimizers.Adam(0.002, 0.5),
         )
         name = f"adversarial network, {regularizer}"
-        steps[name] = _compiled(made.train_step, batch)
+        steps[name] = compiled(made.train_step, batch)
 
     @tf.function
     def strengthen(x, y):
@@ -126,32 +133,15 @@ def adversarial_network(batch_size=64, k=8, rounds=5):
 
 def pgd(batch_size=64, steps=10, rounds=7):
     """Seconds of PGD on ResNet-20, as a bare loop and as tfadv's attack."""
-    x, y = _batch(batch_size)
+    batch = random_batch(batch_size)
     model = models.resnet20(IMAGE_SHAPE, CLASSES)
-    eps, step_size = 8 / 255, 2 / 255
-    attack = attacks.PGD(eps=eps, steps=steps, step_size=step_size, random_start=False)
-
-    def bare():
-        z = x
-        for _ in tf.range(steps):
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(z)
-                loss = tf.nn.sparse_softmax_cross_entropy_with_logits(
-                    labels=y, logits=model(z, training=False)
-                )
-            z = z + step_size * tf.sign(tape.gradient(loss, z))
-            z = tf.clip_by_value(tf.clip_by_value(z, x - eps, x + eps), 0.0, 1.0)
-        return z
-
-    def ours():
-        return attack(lambda z: model(z, training=False), x, y)
-
-    bare, ours = tf.function(bare), tf.function(ours)
-    np.testing.assert_allclose(bare(), ours(), atol=1e-6)
+    settings = {"eps": 8 / 255, "step_size": 2 / 255, "steps": steps}
+    loop, ours = (who.crafters(model, **settings)["PGD"] for who in (bare, own))
+    np.testing.assert_allclose(loop(*batch), ours(*batch), atol=1e-6)
     return medians(
         {
-            f"bare PGD-{steps} loop": lambda: bare().numpy(),
-            f"tfadv PGD-{steps}": lambda: ours().numpy(),
+            f"bare PGD-{steps} loop": lambda: loop(*batch).numpy(),
+            f"tfadv PGD-{steps}": lambda: ours(*batch).numpy(),
         },
         rounds,
     )
@@ -162,7 +152,7 @@ def crafting(batch_size=32, largest=16, rounds=3):
 
     By counting gradients the ratio is 44 / 164 = 0.27 for 16 sizes.
     """
-    x, y = _batch(batch_size)
+    x, y = random_batch(batch_size)
     model = models.resnet20(IMAGE_SHAPE, CLASSES)
     sizes = [pixels / 255 for pixels in range(1, largest + 1)]
     attack = attacks.IterFGSM(eps=sizes[-1])
@@ -224,17 +214,20 @@ def report(rounds=15):
     steps = training_steps(rounds=rounds)
     attack = pgd(rounds=max(3, rounds // 2))
     craft = crafting(rounds=min(3, rounds))
+    mixed = mixed_precision(rounds=min(5, rounds))
     two = two_step_defense(rounds=min(5, rounds))
     game = adversarial_network(rounds=min(5, rounds))
     pipe = input_pipeline()
     (plain, kurakin), (bare, ours) = steps.values(), attack.values()
     together, alone = craft.values()
+    full, half = mixed.values()
     clean, fgsm, e2sad, ifgsm = two.values()
     natural, without, difference, exact, generator = game.values()
     ratios = {
         "Kurakin step / plain Keras step": kurakin / plain,
         "tfadv PGD-10 / bare loop": ours / bare,
         "16 eps crafted together / alone": together / alone,
+        "bfloat16 step / float32 step": half / full,
         "FGSM step / clean step": fgsm / clean,
         "e2SAD step / clean step": e2sad / clean,
         "IFGSM-30 step / clean step": ifgsm / clean,
@@ -250,6 +243,7 @@ def report(rounds=15):
         **steps,
         **attack,
         **craft,
+        **mixed,
         **two,
         **game,
         "input pipeline, a batch of 128": pipe,
@@ -257,15 +251,3 @@ def report(rounds=15):
     text = [f"{name:<46}{1000 * value:10.1f} ms" for name, value in seconds.items()]
     text += [f"{name:<46}{value:10.2f}" for name, value in ratios.items()]
     return {"median_seconds": seconds, "ratios": ratios, "text": text}
-
-
-def _batch(batch_size, image_shape=IMAGE_SHAPE):
-    random = np.random.default_rng(0)
-    x = random.random((batch_size, *image_shape), np.float32)
-    y = random.integers(0, CLASSES, batch_size, np.int32)
-    return tf.constant(x), tf.constant(y)
-
-
-def _compiled(train_step, batch):
-    step = tf.function(lambda x, y: train_step((x, y)))
-    return lambda: {k: v.numpy() for k, v in step(*batch).items()}
