@@ -248,6 +248,7 @@ def test_copies_of_the_training_set_are_trained_on(finished, tmp_path, monkeypat
     assert not np.array_equal(fgsm, noise)
 
 
+@pytest.mark.slow
 def test_a_generator_is_trained_against_a_finished_model(tmp_path):
     victim = tmp_path / "victim"
     run.fit(short("standard", 60), victim)

@@ -218,7 +218,7 @@ ON_REPLICAS = pytest.mark.parametrize(
     [
         pytest.param(decayed, WEAK_PGD, marks=pytest.mark.slow),
         (decayed, attacks.StepFGSM(eps=0.05)),
-        (normalized, WEAK_PGD),
+        pytest.param(normalized, WEAK_PGD, marks=pytest.mark.slow),
     ],
 )
 
