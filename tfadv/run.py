@@ -506,7 +506,7 @@ def evaluate(trained, output, *, data_dir=None, checks=None):
     )
     steps = table.steps_text(trained.steps, trained.full_steps)
     title = f"{trained.name}, {steps}, seed {trained.seed}"
-    title += _how(dataclasses.asdict(trained.evaluate))
+    title += table.how_text(dataclasses.asdict(trained.evaluate))
     plots.curves(rows, output / "curves.png", title=title)
     _draw_examples(trained, images, output / "examples.png", title)
     if ordered_classes is not None:
@@ -687,18 +687,10 @@ def _identity(trained):
     return found
 
 
-def _how(evaluate):
-    """What a title adds where [evaluate], a dict, says that it is not the usual way."""
-    text = table.bn_text(evaluate.get("bn_eval"))
-    if evaluate.get("drop_broken"):
-        text += ", each attack on what withstood the last"
-    return text + config.craft_text(evaluate.get("craft_on"))
-
-
 def report_text(found):
     """The printed end of a run: what it was, the table, what to believe."""
     steps = table.steps_text(found["steps"], found["full_steps"])
-    how = _how(found["config"].get("evaluate", {}))
+    how = table.how_text(found["config"].get("evaluate", {}))
     if "rewinds" in found:
         how += ", gone on past steps that diverged (`rewinds` in results.json)"
     if "seeds" in found:

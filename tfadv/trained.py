@@ -249,7 +249,7 @@ def open_models(paths, *, changes=()):
         for path, workdir in written.items()
     }
     _check_same_images(models)
-    _check_same_statistics(models)
+    check_same(models, "bn_eval", "the models are not measured", usual="moving")
     return models
 
 
@@ -268,13 +268,21 @@ def _check_same_images(models):
         )
 
 
-def _check_same_statistics(models):
-    found = {name: model.evaluate.bn_eval for name, model in models.items()}
+def check_same(models, key, refusal, *, usual):
+    """UsageError unless all models have the same value of a key of [evaluate].
+
+    Args:
+        models: dict from name to `Trained`.
+        key: its name.
+        refusal: who is not what "with the same" value, in words.
+        usual: the value to suggest.
+    """
+    found = {name: getattr(model.evaluate, key) for name, model in models.items()}
     if len(set(found.values())) > 1:
         each = ", ".join(f"{value!r} by {name}" for name, value in found.items())
         raise UsageError(
-            f"the models are not measured with the same [evaluate] bn_eval: {each}. "
-            "Say which for all, as in --set evaluate.bn_eval=moving"
+            f"{refusal} with the same [evaluate] {key}: {each}. Say which for all, as "
+            f"in --set evaluate.{key}={usual}"
         )
 
 

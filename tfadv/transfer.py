@@ -1,12 +1,11 @@
 """How attacks on one trained model carry over to others: what `bin/transfer` does."""
 
-from tfadv.config import craft_text
 from tfadv.errors import UsageError
 from tfadv.evaluation import suite, whitebox
 from tfadv.evaluation.transfer import measure
 from tfadv.files import make_directory, write_json
 from tfadv.report import plots, results, table
-from tfadv.trained import open_models
+from tfadv.trained import check_same, open_models
 from tfadv.workdir import distinct
 
 
@@ -39,13 +38,7 @@ def open_both(sources, targets=(), *, changes=()):
         {names[path]: models[names[path]] for path in side}
         for side in (sources, targets)
     )
-    losses = {name: model.evaluate.craft_on for name, model in sources.items()}
-    if len(set(losses.values())) > 1:
-        each = ", ".join(f"{value!r} by {name}" for name, value in losses.items())
-        raise UsageError(
-            f"the sources are not attacked with the same [evaluate] craft_on: {each}. "
-            "Say which for all, as in --set evaluate.craft_on=logits"
-        )
+    check_same(sources, "craft_on", "the sources are not attacked", usual="logits")
     return sources, targets
 
 
@@ -120,12 +113,8 @@ def _description(model):
 
 def _title(found):
     steps = dict.fromkeys(map(_steps, found["models"].values()))
-    about = f"{found['data']}, {found['n']} test images{_how(found)}"
+    about = f"{found['data']}, {found['n']} test images{table.how_text(found)}"
     return f"{about}; trained {' or '.join(steps)}"
-
-
-def _how(found):
-    return table.bn_text(found.get("bn_eval")) + craft_text(found.get("craft_on"))
 
 
 def _steps(model):
@@ -138,5 +127,5 @@ def report_text(found):
         f"{name}: {_steps(model)}, seed {model['seed']}, {model['workdir']}"
         for name, model in found["models"].items()
     ]
-    data = f"{found['data']}{_how(found)}"
+    data = f"{found['data']}{table.how_text(found)}"
     return "\n".join([data, *models, "", table.render_transfer(found["rows"])])

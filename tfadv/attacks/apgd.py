@@ -72,13 +72,10 @@ class APGD:
 
     def __post_init__(self):
         core.check_eps(self.eps, norm=self.norm)
-        search.check_counts(self, "steps", "restarts")
+        core.check_counts(self, "steps", "restarts")
         if self.targets is not None:
-            search.check_counts(self, "targets")
-        for name in ("rho", "momentum"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise ValueError(f"`{name}` must be in [0, 1]; received {value:g}")
+            core.check_counts(self, "targets")
+        core.check_ranges(self, rho=(0, 1), momentum=(0, 1))
 
     def __call__(self, predict, x, y, seed=None):
         """Returns x_adv [n, h, w, c]; `seed` is required."""

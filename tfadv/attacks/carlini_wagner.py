@@ -55,7 +55,7 @@ class CarliniWagner:
 
     def __post_init__(self):
         core.check_eps(self.eps, norm=self.norm)
-        search.check_counts(self, "steps", "search_steps")
+        core.check_counts(self, "steps", "search_steps")
         if self.kappa < 0:
             raise ValueError(f"`kappa` must not be negative; received {self.kappa:g}")
         for name in ("initial_c", "learning_rate"):

@@ -86,6 +86,25 @@ def check_step_size(step_size, norm="linf"):
         check_eps(step_size, "step_size", norm)
 
 
+def check_counts(attack, *names):
+    """Raises ValueError unless these fields of the attack are at least 1."""
+    for name in names:
+        if getattr(attack, name) < 1:
+            raise ValueError(
+                f"`{name}` must be at least 1; received {getattr(attack, name)}"
+            )
+
+
+def check_ranges(attack, **ranges):
+    """Raises ValueError unless these fields of the attack are in [least, most]."""
+    for name, (least, most) in ranges.items():
+        value = getattr(attack, name)
+        if not least <= value <= most:
+            raise ValueError(
+                f"`{name}` must be in [{least}, {most}]; received {value:g}"
+            )
+
+
 def _check_unit(name, value):
     if isinstance(value, numbers.Real) and not 0 <= value <= 1:
         hint = f" Write '{value:g}/255'?" if 1 < value <= 255 else ""

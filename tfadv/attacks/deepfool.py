@@ -45,7 +45,7 @@ class DeepFool:
 
     def __post_init__(self):
         core.check_eps(self.eps, norm=self.norm)
-        search.check_counts(self, "steps")
+        core.check_counts(self, "steps")
         if self.classes < 2:
             raise ValueError(f"`classes` must be at least 2; received {self.classes}")
         if self.overshoot < 0:

@@ -1,6 +1,7 @@
 """The fast adaptive boundary attack: the closest adversarial image, not just any."""
 
 import dataclasses
+import math
 
 import tensorflow as tf
 
@@ -58,17 +59,8 @@ class FABTargeted:
 
     def __post_init__(self):
         core.check_eps(self.eps, norm=self.norm)
-        search.check_counts(self, "targets", "steps", "restarts")
-        for name, least, most in (
-            ("alpha_max", 0, 1),
-            ("eta", 1, float("inf")),
-            ("beta", 0, 1),
-        ):
-            value = getattr(self, name)
-            if not least <= value <= most:
-                raise ValueError(
-                    f"`{name}` must be in [{least}, {most}]; received {value:g}"
-                )
+        core.check_counts(self, "targets", "steps", "restarts")
+        core.check_ranges(self, alpha_max=(0, 1), eta=(1, math.inf), beta=(0, 1))
 
     def __call__(self, predict, x, y, seed=None):
         """Returns x_adv [n, h, w, c]; `seed` is needed by restarts only."""

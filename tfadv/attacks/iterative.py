@@ -51,8 +51,8 @@ class Iterative:
     def __post_init__(self):
         core.check_eps(self.eps)
         core.check_step_size(self.step_size)
-        if self.steps is not None and self.steps < 1:
-            raise ValueError(f"`steps` must be at least 1; received {self.steps}")
+        if self.steps is not None:
+            core.check_counts(self, "steps")
 
     def __call__(self, predict, x, y, seed=None):
         """Returns x_adv [n, h, w, c]; `seed` is needed by random labels only."""

@@ -4,7 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from tfadv.attacks import core, search
+from tfadv.attacks import core
 from tfadv.attacks.single_step import Label
 
 
@@ -38,7 +38,7 @@ class MomentumIterative:
     def __post_init__(self):
         core.check_eps(self.eps)
         core.check_step_size(self.step_size)
-        search.check_counts(self, "steps")
+        core.check_counts(self, "steps")
         if self.mu < 0:
             raise ValueError(f"`mu` must not be negative; received {self.mu:g}")
 

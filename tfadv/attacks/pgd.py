@@ -46,11 +46,7 @@ class PGD:
     def __post_init__(self):
         core.check_eps(self.eps, norm=self.norm)
         core.check_step_size(self.step_size, self.norm)
-        for name in ("steps", "restarts"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"`{name}` must be at least 1; received {getattr(self, name)}"
-                )
+        core.check_counts(self, "steps", "restarts")
         if self.restarts > 1 and not self.random_start:
             raise ValueError(
                 f"`restarts` = {self.restarts} would repeat the same start: set "

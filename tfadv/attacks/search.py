@@ -11,15 +11,6 @@ from tfadv.attacks import core, norms
 TARGETS = 9
 
 
-def check_counts(attack, *names):
-    """Raises ValueError unless these fields of the attack are at least 1."""
-    for name in names:
-        if getattr(attack, name) < 1:
-            raise ValueError(
-                f"`{name}` must be at least 1; received {getattr(attack, name)}"
-            )
-
-
 def hard_labels(y):
     """[n] int32: y itself, or the likeliest labels of probabilities [n, K]."""
     y = tf.convert_to_tensor(y)

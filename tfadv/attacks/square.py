@@ -52,7 +52,7 @@ class Square:
 
     def __post_init__(self):
         core.check_eps(self.eps, norm=self.norm)
-        search.check_counts(self, "queries")
+        core.check_counts(self, "queries")
         if not 0 < self.p_init <= 1:
             raise ValueError(f"`p_init` must be in (0, 1]; received {self.p_init:g}")
 

@@ -264,14 +264,21 @@ class _Bench:
         self._found = {}
         self.sample, _ = next(whitebox.batches(images, min(batch_size, 100)))
         self.classes = int(tf.convert_to_tensor(predict(self.sample)).shape[1])
-        guesses = {None: whitebox.guess(predict, images)}
-        right = whitebox.hits(None, guesses, images, None, [0.0], **self.settings)[0][
-            None
-        ][0][0, :, 0]
+        self._guesses = {None: whitebox.guess(predict, images)}
+        right = self._right(None, images, None, 0.0)
         self.clean = float(right.mean())
         self.images = images.take(np.flatnonzero(right) if right.any() else slice(None))
         self.standing = np.ones(int(right.sum()), bool)
-        self._guesses = guesses
+
+    def _right(self, source, images, entry, eps):
+        """Which images are right after an attack on `source`, [n] bool."""
+        found, _ = whitebox.hits(
+            *(source, self._guesses, images, entry, [eps]),
+            **self.settings,
+            desc="sanity: ",
+        )
+        right, _ = found[None]
+        return right[0, :, 0]
 
     @property
     def believed(self):
@@ -289,15 +296,8 @@ class _Bench:
         key = (repr(attack), source)
         if key not in self._found:
             entry = suite.Entry(type(attack).__name__, "", attack)
-            right = whitebox.hits(
-                source or self.predict,
-                self._guesses,
-                self.images,
-                entry,
-                [attack.eps],
-                **self.settings,
-                desc="sanity: ",
-            )[0][None][0][0, :, 0]
+            source = source or self.predict
+            right = self._right(source, self.images, entry, attack.eps)
             if attack.eps <= self.eps:
                 self.standing &= right
             self._found[key] = float(right.sum() / self.n)

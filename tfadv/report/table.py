@@ -3,6 +3,7 @@
 import itertools
 
 from tfadv import attacks
+from tfadv.config import craft_text
 from tfadv.evaluation import format_eps, leaking
 from tfadv.evaluation.transfer import crosswise
 from tfadv.evaluation.whitebox import WORST_CASE
@@ -156,6 +157,14 @@ def steps_text(steps, full_steps):
 def bn_text(bn_eval):
     """What a title adds where accuracy is not that of single images, else nothing."""
     return ", batch statistics" if bn_eval == "batch" else ""
+
+
+def how_text(evaluate):
+    """What a title adds where [evaluate], a dict, says that it is not the usual way."""
+    text = bn_text(evaluate.get("bn_eval"))
+    if evaluate.get("drop_broken"):
+        text += ", each attack on what withstood the last"
+    return text + craft_text(evaluate.get("craft_on"))
 
 
 def _cell(row):
