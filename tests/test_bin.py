@@ -1,6 +1,5 @@
 """The binaries as a user runs them: exit codes, what they print and what they write."""
 
-import concurrent.futures
 import json
 import os
 import pathlib
@@ -19,6 +18,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from tests import forked
 from tfadv.data import digits
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -521,21 +521,20 @@ MISTAKES = {
 
 @pytest.fixture(scope="module")
 def answers(finished, tmp_path_factory):
-    """(exit code, stdout, stderr) of each mistake, two processes at a time."""
+    """(exit code, stdout, stderr) of each mistake, the first by a start of its own."""
     folder = tmp_path_factory.mktemp("mistakes")
     (folder / "empty").mkdir()
     (folder / "file").write_text("not a model")
-    names = {name: folder / name for name in ("empty", "file", "new")}
-    names["run"] = finished[0]
-
-    def answer(mistake):
+    names = {name: str(folder / name) for name in ("empty", "file", "new")}
+    names["run"] = str(finished[0])
+    commands = []
+    for mistake in MISTAKES:
         args = mistake.format(**names).split()
         if args[0] == "train" and "--workdir" not in mistake:
             args.append(f"--workdir={folder / 'run'}")
-        return call(*args)
-
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        return dict(zip(MISTAKES, pool.map(answer, MISTAKES), strict=True))
+        commands.append(args)
+    found = [call(*commands[0]), *forked.calls(commands[1:])]
+    return dict(zip(MISTAKES, found, strict=True))
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
