@@ -415,6 +415,17 @@ def test_images_that_depend_on_their_batch_cannot_be_dropped():
         config.Evaluate(**fields)
 
 
+def test_a_twin_is_of_the_usual_model_and_its_finds_are_dropped():
+    for twin in ("folded", "bfloat16"):
+        for other in ({"bn_eval": "batch"}, {"craft_on": "training_loss"}):
+            with pytest.raises(ValueError, match=f"`twin` = '{twin}' is of a model by"):
+                config.Evaluate(twin=twin, **other)
+    with pytest.raises(ValueError, match="set `drop_broken` to true"):
+        config.Evaluate(twin="bfloat16")
+    config.Evaluate(twin="bfloat16", drop_broken=True)
+    config.Evaluate(twin="folded")
+
+
 def test_a_title_says_where_the_training_loss_is_attacked():
     assert config.craft_text("training_loss") == ", attacks on the training loss"
     assert config.craft_text("logits") == config.craft_text(None) == ""

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import json
 import pathlib
 import shutil
@@ -330,6 +331,45 @@ def test_broken_images_may_be_dropped(finished, tmp_path):
     text = run.report_text(found)
     assert "each attack on what withstood the last" in text.splitlines()[0]
     assert "  attacked " in text
+
+
+def test_attacks_are_crafted_on_a_folded_copy(finished, tmp_path):
+    path, whole = finished
+    changes = Config({"evaluate": {"twin": "folded"}})
+    trained = run.open_model(workdir=path, changes=changes)
+    x = np.random.default_rng(0).random((3, 8, 8, 1), np.float32)
+    np.testing.assert_allclose(trained.twin(x), trained.predict(x), atol=1e-4)
+    found = run.evaluate(trained, tmp_path)
+    for own, of_model in zip(found["rows"], whole["rows"], strict=True):
+        assert own["attack"] == of_model["attack"]
+        # Rounding may decide about an image or two.
+        assert own["accuracy"] == pytest.approx(of_model["accuracy"], abs=2.1 / 60)
+    assert "a copy with folded" in run.report_text(found).splitlines()[0]
+    # On one that says the opposite, attacks go the wrong way.
+    mirror = dataclasses.replace(trained, twin=lambda x: -trained.predict(x))
+    clean, fgsm, *_ = run.evaluate(mirror, tmp_path)["rows"]
+    assert fgsm["accuracy"] >= clean["accuracy"] > 0.1
+
+
+def test_attacks_are_searched_in_bfloat16_first(finished, tmp_path):
+    path, whole = finished
+    changes = Config({"evaluate": {"twin": "bfloat16", "drop_broken": True}})
+    found = run.evaluate(run.open_model(workdir=path, changes=changes), tmp_path)
+    rows = found["rows"]
+    clean, first, second, noise, worst = [row["attack"] for row in whole["rows"]]
+    assert [row["attack"] for row in rows] == [
+        *(clean, f"{first} in bfloat16", first, f"{second} in bfloat16", second),
+        *(noise, worst),
+    ]
+    for before, own in itertools.pairwise(rows[:-1]):
+        assert own["of"] == round(60 * before["accuracy"])
+    for own, of_model in ((rows[2], whole["rows"][1]), (rows[4], whole["rows"][2])):
+        assert own["accuracy"] <= of_model["accuracy"]
+    # The copy does most of the work.
+    assert rows[2]["of"] < rows[1]["of"]
+    assert (
+        "crafted first on a copy in bfloat16" in run.report_text(found).splitlines()[0]
+    )
 
 
 def test_what_the_checks_find_is_written_and_told(finished, tmp_path):

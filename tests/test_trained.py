@@ -429,6 +429,20 @@ def test_a_saved_model_has_no_statistics_of_batches(workdir, classifier):
         open_model(saved_model=workdir / "saved_model", changes=laid_over)
 
 
+@pytest.mark.parametrize("twin", ["folded", "bfloat16"])
+def test_a_copy_is_made_of_the_layers_of_a_model(workdir, classifier, twin):
+    wanted = {"twin": twin, "drop_broken": True}
+    laid_over = DIGITS.merged({"evaluate": wanted}, "--a-flag")
+    trained = open_model(saved_model=workdir / "model.keras", changes=laid_over)
+    expected = trained.predict(IMAGES)
+    atol = 1e-4 if twin == "folded" else 0.1 * np.abs(expected).max()
+    np.testing.assert_allclose(trained.twin(IMAGES), expected, atol=atol)
+    assert open_model(workdir=workdir).twin is None
+    classifier.export(workdir / "saved_model", verbose=False)
+    with pytest.raises(UsageError, match=f"`twin` = '{twin}' copies the layers"):
+        open_model(saved_model=workdir / "saved_model", changes=laid_over)
+
+
 def test_several_models_are_measured_in_one_mode(tmp_path):
     plain = finished(tmp_path / "a")
     other = finished(tmp_path / "b", evaluate={"bn_eval": "batch"})

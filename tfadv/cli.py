@@ -230,6 +230,13 @@ def define_checks():
         "try each attack only on images that withstood those before it, so that the "
         "last row is the worst case",
     )
+    flags.DEFINE_enum(
+        "twin",
+        None,
+        ["none", "folded", "bfloat16"],
+        "craft images on a cheaper copy of the model: batch normalisation folded, or "
+        "first on one in bfloat16 and then, with --drop_broken, on the model",
+    )
     flags.DEFINE_flag(
         flags.Flag(
             flags.EnumParser(["false", "true", "full"], case_sensitive=False),
@@ -370,9 +377,9 @@ def evaluation_changes(changes=None):
     """
     values = flags.FLAGS
     changes = changes or config.Config()
-    keys = ("attacks", "eps", "num_examples", "batch_size", "bn_eval", "drop_broken")
-    for key in keys:
-        # Only binaries that take several attacks define --attacks.
+    keys = ("attacks", "eps", "num_examples", "batch_size", "bn_eval")
+    for key in (*keys, "drop_broken", "twin"):
+        # Each binary defines those that it has a use for.
         value = getattr(values, key, None)
         if value is not None:
             changes = changes.merged({"evaluate": {key: value}}, f"--{key}")

@@ -116,6 +116,12 @@ class Evaluate:
             clean and after the attacks before it at the same eps, so that the last row
             is what none of them breaks; see `evaluation.measure`. The tables of the
             papers attack all images.
+        twin: which cheap copy of the model `bin/evaluate` crafts images on, the model
+            itself being the judge. `"folded"`: batch normalisation folded into the
+            layers before it, another path for rounding only, see `folding`.
+            `"bfloat16"`: each attack first on a copy in bfloat16, then on the model
+            what that leaves, so that it cannot make a model look better, see
+            `searching.first_on`; with `drop_broken`. By moving averages, on logits.
     """
 
     attacks: tuple[str | dict, ...] = ("step_ll", "step_fgsm", "iter_ll", "iter_fgsm")
@@ -125,6 +131,7 @@ class Evaluate:
     bn_eval: typing.Literal["moving", "batch"] = "moving"
     craft_on: typing.Literal["logits", "training_loss"] = "logits"
     drop_broken: bool = False
+    twin: typing.Literal["none", "folded", "bfloat16"] = "none"
 
     def __post_init__(self):
         if self.batch_size < 1:
@@ -154,6 +161,18 @@ class Evaluate:
                 "`drop_broken` puts images into other batches, and with `bn_eval` = "
                 "'batch' accuracy depends on these: set `bn_eval` to 'moving', or "
                 "`drop_broken` to false"
+            )
+        usual = (self.bn_eval, self.craft_on) == ("moving", "logits")
+        if self.twin != "none" and not usual:
+            raise ValueError(
+                f"`twin` = {self.twin!r} is of a model by moving averages and of its "
+                "logits: set `bn_eval` to 'moving' and `craft_on` to 'logits', or "
+                f"`twin` to 'none'; received {self.bn_eval!r} and {self.craft_on!r}"
+            )
+        if self.twin == "bfloat16" and not self.drop_broken:
+            raise ValueError(
+                "`twin` = 'bfloat16' leaves to the model what its copy does not break: "
+                "set `drop_broken` to true, or `twin` to 'folded' or 'none'"
             )
 
 

@@ -71,6 +71,7 @@ LATER = {
     ("evaluate", "bn_eval"): "moving",
     ("evaluate", "craft_on"): "logits",
     ("evaluate", "drop_broken"): False,
+    ("evaluate", "twin"): "none",
     ("train", "patience"): None,
     ("train", "precision"): "float32",
     ("train", "sync_bn"): False,

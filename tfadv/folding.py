@@ -37,13 +37,13 @@ def folded(model):
         `keras.Model`; `model` itself where nothing can be folded, or where it is no
         graph of layers (a subclass with a `call` of its own).
     """
-    if not _is_graph(model):
+    if not is_graph(model):
         return model
     graph = model
     if isinstance(model, keras.Sequential):
         graph = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     pairs = _pairs(graph)
-    inner = {layer: folded(layer) for layer in model.layers if _is_graph(layer)}
+    inner = {layer: folded(layer) for layer in model.layers if is_graph(layer)}
     if not pairs and all(one is copy for one, copy in inner.items()):
         return model
     before = {norm: layer for layer, norm in pairs}
@@ -73,7 +73,7 @@ def folded(model):
     return made
 
 
-def _is_graph(model):
+def is_graph(model):
     """Whether it is a model that is nothing but the graph of its layers."""
     if not isinstance(model, keras.Model) or not model.built:
         return False

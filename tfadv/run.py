@@ -17,6 +17,7 @@ from tfadv import (
     distribution,
     experiment,
     predictor,
+    searching,
     sources,
 )
 from tfadv.attacks import core
@@ -491,16 +492,21 @@ def evaluate(trained, output, *, data_dir=None, checks=None):
     request, other = _requested(trained, checks)
     images = trained.read_test(data_dir)
     ordered_classes = trained.dataset.source.ordered_classes
+    entries, craft_on = trained.suite, trained.craft_on
+    if trained.evaluate.twin == "folded":
+        craft_on = trained.twin
+    elif trained.evaluate.twin == "bfloat16":
+        entries = searching.first_on(trained.twin, entries, "bfloat16")
     rows = measure(
         trained.predict,
         images,
-        trained.suite,
+        entries,
         trained.evaluate.eps,
         batch_size=trained.evaluate.batch_size,
         seed=trained.seed,
         ordered_classes=ordered_classes,
         top5=trained.dataset.source.num_classes > whitebox.FEW_CLASSES,
-        craft_on=trained.craft_on,
+        craft_on=craft_on,
         drop_broken=trained.evaluate.drop_broken,
         num_classes=trained.dataset.source.num_classes,
     )

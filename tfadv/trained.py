@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from tfadv import config, data, experiment, predictor
+from tfadv import config, data, experiment, folding, predictor, searching
 from tfadv.attacks import core
 from tfadv.defenses.base import with_features
 from tfadv.errors import RunError, UsageError
@@ -24,6 +24,7 @@ class Trained:
             `evaluate.bn_eval` says.
         craft_on: what attacks see: `predict` or, where `evaluate.craft_on` is
             `"training_loss"`, x -> `core.Judged`.
+        twin: x -> logits of the copy that `evaluate.twin` names, or None.
         dataset: `data.Dataset`.
         evaluate: `config.Evaluate`.
         suite: `suite.Entry`s of `evaluate`.
@@ -37,6 +38,7 @@ class Trained:
 
     predict: Callable
     craft_on: Callable
+    twin: Callable | None
     dataset: data.Dataset
     evaluate: config.Evaluate
     suite: list
@@ -102,7 +104,8 @@ def open_model(
 
     Raises:
         UsageError, RunError: see `errors`. Among them: the training loss is to be
-            attacked, and there is no run that says what it was, or no head.
+            attacked, and there is no run that says what it was, or no head; a
+            `twin` of what is no graph of Keras layers.
     """
     tables, training = config.Config(), None
     if workdir is not None:
@@ -175,6 +178,7 @@ def open_model(
     return Trained(
         predict=predict,
         craft_on=craft_on,
+        twin=_twin(path, adapter, evaluate.twin, where["evaluate"]),
         dataset=dataset,
         evaluate=evaluate,
         suite=entries,
@@ -188,6 +192,23 @@ def open_model(
         else path.parent / f"{path.stem}-evaluation",
         name=_title(tables) + (", best" if best else "") if training else path.name,
     )
+
+
+def _twin(path, adapter, kind, where):
+    """x -> logits of a cheap copy of the model in a file, or None; see `Evaluate`."""
+    if kind == "none":
+        return None
+    model = None if path.is_dir() else predictor.load_keras(path)
+    if model is None or not folding.is_graph(model):
+        raise UsageError(
+            f"{where}: `twin` = {kind!r} copies the layers of a model, and {path} "
+            "holds no functional or sequential Keras model: expected the .keras file "
+            "of one, or evaluate.twin=none"
+        )
+    if kind == "bfloat16":
+        return adapter.wrap(searching.in_bfloat16(model))
+    copy = folding.folded(model)
+    return adapter.wrap(lambda x: copy(x, training=False))
 
 
 def _with_training_loss(predict, directory, defense):

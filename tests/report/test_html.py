@@ -1,6 +1,7 @@
 """The HTML report: what it says, what it refuses, and that nothing in it runs."""
 
 import base64
+import dataclasses
 import itertools
 import json
 import math
@@ -477,6 +478,23 @@ def test_what_a_measurement_lacks_is_said():
     assert "training loss" in noted
     assert "another seed" in noted
     assert "No sanity checks" in noted
+
+
+@pytest.mark.parametrize(
+    ("twin", "word"), [("folded", "folded batch norm"), ("bfloat16", "first on a copy")]
+)
+def test_images_crafted_on_a_copy_are_noted(twin, word):
+    rows = [row("clean", 0.0, 90, 100), row("pgd", 0.1, 50, 100)]
+
+    def noted(evaluate):
+        found = measurement(rows)
+        found = dataclasses.replace(found, config={"evaluate": evaluate})
+        said = judgement.reservations(found)
+        return [text for one, text in said if one == "note" and "the judge" in text]
+
+    (text,) = noted({"twin": twin})
+    assert word in text
+    assert noted({"twin": "none"}) == noted({}) == []
 
 
 def test_masked_gradients_are_in_the_verdict(tmp_path):

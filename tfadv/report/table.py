@@ -25,6 +25,13 @@ BELOW = {
 LEAKED = "  leaked"
 ATTACKED = "  attacked"
 
+# What a title adds for each `evaluate.twin`.
+TWINS = {
+    "none": "",
+    "folded": ", crafted on a copy with folded batch normalisation",
+    "bfloat16": ", crafted first on a copy in bfloat16",
+}
+
 
 def render(rows):
     """A table of accuracies in percent: a line an attack, a column an eps.
@@ -164,6 +171,7 @@ def how_text(evaluate):
     text = bn_text(evaluate.get("bn_eval"))
     if evaluate.get("drop_broken"):
         text += ", each attack on what withstood the last"
+    text += TWINS[evaluate.get("twin", "none")]
     return text + craft_text(evaluate.get("craft_on"))
 
 

@@ -5,7 +5,7 @@ from tfadv.config import craft_text
 from tfadv.evaluation import format_eps
 from tfadv.evaluation.whitebox import WORST_CASE
 from tfadv.report.html.runs import part
-from tfadv.report.table import steps_text, verdicts
+from tfadv.report.table import TWINS, steps_text, verdicts
 
 # Half a 95 % interval that is wider than this many points is worth a warning.
 WIDE = 3.0
@@ -131,6 +131,9 @@ def reservations(measurement):
     if craft_text(evaluate.get("craft_on")):
         text = craft_text(evaluate["craft_on"]).lstrip(", ")
         found.append(("note", f"Attacks were not made on the logits: {text}."))
+    if twin := TWINS[evaluate.get("twin", "none")]:
+        text = f"Images were{twin.lstrip(',')}; the model was the judge."
+        found.append(("note", text))
     found += [("note", text) for text in measurement.notes]
     found.append(_of_sanity(measurement.sanity))
     order = {"fail": 0, "warn": 1, "pass": 2, "note": 3}
