@@ -299,6 +299,15 @@ def test_workers_meet_whoever_comes_first(delays):
     socket.create_server(("", port)).close()
 
 
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+def test_workers_meet_by_addresses_of_ipv6():
+    clusters = meeting(2)
+    port = clusters[0].addresses[0].rpartition(":")[2]
+    addresses = (f"[::1]:{port}", clusters[0].addresses[1])
+    found = [Cluster(addresses=addresses, index=i) for i in range(2)]
+    assert met(found, seconds=3.0) == [None, None]
+
+
 def test_one_worker_meets_nobody():
     cluster.meet(Cluster(addresses=("a:1",)), 0)
 

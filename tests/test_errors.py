@@ -1,4 +1,6 @@
+import re
 import signal
+import typing
 
 import pytest
 
@@ -56,3 +58,16 @@ def test_a_signal_to_another_worker_is_told():
     assert str(here) == "stopped at step 7 by SIGTERM"
     assert str(there) == "stopped at step 7 by SIGTERM on another worker"
     assert issubclass(errors.WorkerLost, errors.RunError)
+
+
+def paint(*, colour: typing.Literal["green", "blue"] = "green", coats: int = 1):
+    """Annotates what `check_literals` looks at."""
+
+
+def test_a_literal_is_one_of_those_that_are_annotated():
+    errors.check_literals(paint, colour="blue")
+    message = (
+        "`colour` must be 'green' or 'blue'; received 'gren'; did you mean 'green'?"
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        errors.check_literals(paint, colour="gren")

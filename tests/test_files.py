@@ -130,3 +130,33 @@ def test_json_that_cannot_be_read(tmp_path, damage):
         files.read_json(path, "the thing")
     assert str(caught.value).startswith("the thing: ")
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_is_being_written_is_no_leftover(tmp_path):
+    path = tmp_path / "file"
+    with files.replacing(path) as temporary:
+        temporary.write_text("new")
+        files.remove_leftovers(tmp_path)
+    assert path.read_text() == "new"
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_directory_killed_between_its_two_renames_is_put_in_place(tmp_path, replaced):
+    """Unless another was put there since."""
+    holder = tmp_path / ".writing-x"
+    for name, text in (("new/set", "new"), ("old", "old")):
+        (holder / name).mkdir(parents=True)
+        (holder / name / "file").write_text(text)
+    if replaced:
+        (tmp_path / "set").mkdir()
+        (tmp_path / "set" / "file").write_text("later")
+    files.remove_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+    expected = "later" if replaced else "new"
+    assert (tmp_path / "set" / "file").read_text() == expected
+
+
+def test_a_directory_that_was_never_complete_is_removed(tmp_path):
+    (tmp_path / ".writing-x" / "new" / "set").mkdir(parents=True)
+    files.remove_leftovers(tmp_path)
+    assert list(tmp_path.iterdir()) == []

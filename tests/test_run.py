@@ -221,6 +221,20 @@ def test_an_ensemble_trains_its_sources_first_and_goes_on(tmp_path, starts):
         assert same(weights(source.path), old)
 
 
+def test_a_cascade_takes_images_of_a_network_with_another_seed(tmp_path):
+    """Else that would begin with the weights of the network itself."""
+    source = tmp_path / "source.toml"
+    source.write_text(f"base = '{CONFIGS / 'pivot.toml'}'\n[model]\nwidth = 2")
+    wanted = short(
+        *("cascade", 4, "model.width=2", "train.seed=3"),
+        *(f"stored.source='{source}'", "stored.max_eps=1/255"),
+    )
+    path = tmp_path / "run"
+    run.fit(wanted, path)
+    assert Workdir(path / "source").read_config()["train"]["seed"] == 4
+    assert Workdir(path).read_config()["train"]["seed"] == 3
+
+
 def test_copies_of_the_training_set_are_trained_on(finished, tmp_path, monkeypatch):
     """Those of the digits, and two copies of them made for a finished model."""
     seen = []
@@ -769,6 +783,17 @@ def test_a_run_that_cannot_go_on_from_another(
     assert not (tmp_path / "more").exists()
 
 
+def test_a_run_goes_on_from_where_another_stopped_early(origin, tmp_path):
+    early = shutil.copytree(origin, tmp_path / "early")
+    made = json.loads((early / "config.json").read_text())
+    made["train"]["steps"] = 100
+    (early / "config.json").write_text(json.dumps(made))
+    (early / "stopped.json").write_text('{"steps": 6}')
+    with pytest.raises(UsageError, match="has 6 steps, which count"):
+        run.fit(clean(6, f"train.init_from={early}"), tmp_path / "less")
+    run.fit(clean(7, f"train.init_from={early}"), tmp_path / "more")
+
+
 @pytest.mark.parametrize(
     ("lost", "kind", "message"),
     [
@@ -845,6 +870,26 @@ def test_seeds_by_hand(tmp_path, monkeypatch):
         ["pgd,", "eps", "16/255", "50.00", "0.00", "50.00", "50.00"],
     ]
     assert table[-1] == "3 runs, 10 test images each"
+
+
+def test_seeds_that_stop_early_have_taken_so_many_steps_on_average(
+    tmp_path, monkeypatch
+):
+    def train(tables, path):
+        rows = [row("clean", 0.0, 9, 10), row("pgd", 16 / 255, 5, 10)]
+        taken = {0: 400, 1: 600, 2: 1000}[tables["train"].get("seed", 0)]
+        full = {"steps": taken, "full_steps": 1000}
+        return {"rows": rows, "config": {}, "seed": 1, **full}
+
+    monkeypatch.setattr(run, "train", train)
+    assert run.train_seeds(clean(20), tmp_path, 3)["steps"] == 667
+
+
+def test_seeds_do_not_replace_a_single_run(workdir):
+    before = content(workdir)
+    with pytest.raises(UsageError, match="holds a single run: choose another"):
+        run.train_seeds(tables(), workdir, 2)
+    assert content(workdir) == before
 
 
 def test_seeds_begin_with_the_default(tmp_path, monkeypatch):

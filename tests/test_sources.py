@@ -1,3 +1,4 @@
+import dataclasses
 import pathlib
 
 import keras
@@ -155,6 +156,16 @@ def test_copies_that_are_there_are_not_made_again(linear_source, tmp_path, monke
     monkeypatch.setattr(craft, "write_array", note)
     again = sources.with_crafted(IMAGES, exp, [linear_source], folder)
     assert made == ["0_random_sign_1.npy"]
+    np.testing.assert_array_equal(first.x, again.x)
+
+
+def test_copies_do_not_depend_on_how_a_run_is_measured(linear_source, tmp_path):
+    """[evaluate] may change between two calls of one run."""
+    exp = copies("random_sign")
+    first = sources.with_crafted(IMAGES, exp, [linear_source], tmp_path / "a")
+    single = dataclasses.replace(exp.evaluate, batch_size=1)
+    exp = dataclasses.replace(exp, evaluate=single)
+    again = sources.with_crafted(IMAGES, exp, [linear_source], tmp_path / "b")
     np.testing.assert_array_equal(first.x, again.x)
 
 

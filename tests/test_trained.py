@@ -443,6 +443,23 @@ def test_a_copy_is_made_of_the_layers_of_a_model(workdir, classifier, twin):
         open_model(saved_model=workdir / "saved_model", changes=laid_over)
 
 
+def test_the_folded_copy_is_what_folding_makes(tmp_path, monkeypatch):
+    model = models.get("resnet20")((8, 8, 1), 10, width=0.25)
+    model.save(tmp_path / "model.keras")
+    made, fold = [], trained.folding.folded
+
+    def note(one):
+        made.append((one, fold(one)))
+        return made[-1][1]
+
+    monkeypatch.setattr(trained.folding, "folded", note)
+    laid_over = DIGITS.merged({"evaluate": {"twin": "folded"}}, "--a-flag")
+    found = open_model(saved_model=tmp_path / "model.keras", changes=laid_over)
+    opened, copy = made[-1]
+    assert copy is not opened
+    np.testing.assert_array_equal(found.twin(IMAGES), copy(IMAGES, training=False))
+
+
 def test_several_models_are_measured_in_one_mode(tmp_path):
     plain = finished(tmp_path / "a")
     other = finished(tmp_path / "b", evaluate={"bn_eval": "batch"})

@@ -155,3 +155,26 @@ def test_the_best_classifier_of_a_finished_run(workdir):
     (workdir.best / ".writing-1").mkdir()
     assert workdir.trained_model("best") == workdir.path / "best" / "step_50.keras"
     assert (workdir.steps("best"), workdir.steps()) == (50, 100)
+
+
+@pytest.mark.parametrize(
+    ("attack", "holdout", "refused"),
+    [(None, 9, True), (None, 0, False), ({"name": "pgd", "eps": 0.1}, 9, False)],
+)
+def test_the_best_of_an_undefended_run_is_chosen_at_one_eps(
+    workdir, attack, holdout, refused
+):
+    resolved = {**RESOLVED, "data": {"holdout": holdout}}
+    resolved.pop("attack")
+    resolved |= {} if attack is None else {"attack": attack}
+    other = copy.deepcopy(resolved)
+    other["evaluate"]["eps"] = (0.3,)
+    workdir.claim(resolved)
+    if refused:
+        with pytest.raises(UsageError, match=r"evaluate\.eps is .* there and"):
+            workdir.claim(other)
+        # When it has been chosen, anything may be measured.
+        workdir.model.write_text("")
+        workdir.saved_model.mkdir()
+    workdir.claim(other)
+    assert stored(workdir)["evaluate"]["eps"] == [0.3]

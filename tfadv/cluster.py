@@ -206,10 +206,21 @@ def meet(cluster, seconds):
         _announce(cluster, deadline, seconds)
 
 
+def _server(port, backlog):
+    """Listens on a port of all addresses, those of IPv6 too where there are any."""
+    both = socket.has_dualstack_ipv6()
+    return socket.create_server(
+        ("", port),
+        family=socket.AF_INET6 if both else socket.AF_INET,
+        dualstack_ipv6=both,
+        backlog=backlog,
+    )
+
+
 def _receive_all(cluster, deadline, seconds):
     port = int(cluster.addresses[0].rpartition(":")[2])
     try:
-        server = socket.create_server(("", port), backlog=cluster.workers)
+        server = _server(port, cluster.workers)
     except OSError as error:
         raise RunError(
             f"{cluster.name(0)} cannot listen on its port: {error.strerror}. Another "
@@ -300,7 +311,7 @@ class Watch:
 
     def listen(self):
         """The port on which the chief awaits the others."""
-        self._server = socket.create_server(("", 0), backlog=self.cluster.workers)
+        self._server = _server(0, self.cluster.workers)
         return self._server.getsockname()[1]
 
     def accept(self, seconds):

@@ -118,7 +118,8 @@ class Evaluate:
             papers attack all images.
         twin: which cheap copy of the model `bin/evaluate` crafts images on, the model
             itself being the judge. `"folded"`: batch normalisation folded into the
-            layers before it, another path for rounding only, see `folding`.
+            layers before it, see `folding`; another path by rounding, and images on
+            the border of the copy, as `fab_t` and `cw_l2` make them, may be right.
             `"bfloat16"`: each attack first on a copy in bfloat16, then on the model
             what that leaves, so that it cannot make a model look better, see
             `searching.first_on`; with `drop_broken`. By moving averages, on logits.

@@ -249,6 +249,7 @@ class Peers:
         if not self.several:
             yield
             return
+        self.verdict.step = 0  # Not that of a training before.
         watch = clusters.Watch(self.verdict)
         try:
             port = self.from_chief(watch.listen() if self.cluster.chief else 0)

@@ -6,6 +6,7 @@ print it as one line and turn the class into the exit code.
 
 import difflib
 import signal
+import typing
 
 
 class UsageError(ValueError):
@@ -58,3 +59,19 @@ def lookup(table, name, kind):
         f"unknown {kind} {name!r}{nearest(name, table)} "
         f"Known: {', '.join(sorted(table))}."
     )
+
+
+def check_literals(annotated, **values):
+    """Raises ValueError unless each value is one that its `Literal` annotation allows.
+
+    Args:
+        annotated: function or class that annotates the names of `values`.
+    """
+    hints = typing.get_type_hints(annotated)
+    for name, value in values.items():
+        allowed = typing.get_args(hints[name])
+        if value not in allowed:
+            raise ValueError(
+                f"`{name}` must be {' or '.join(map(repr, allowed))}; received "
+                f"{value!r}{nearest(value, allowed)}"
+            )

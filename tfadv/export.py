@@ -1,10 +1,12 @@
 """The SavedModel that is served: no tfadv, no training code, plain TensorFlow."""
 
+import pathlib
+
 import keras
 import tensorflow as tf
 
 from tfadv.data import standardize
-from tfadv.files import replacing
+from tfadv.files import remove_leftovers, replacing
 
 
 def export(classifier, path, *, standardized=False):
@@ -52,6 +54,7 @@ def export(classifier, path, *, standardized=False):
     archive.add_endpoint(
         "from_float", from_float, [tf.TensorSpec((None, *shape), tf.float32, name="x")]
     )
+    remove_leftovers(pathlib.Path(path).parent)
     with replacing(path) as temporary:
         try:
             archive.write_out(str(temporary), verbose=False)

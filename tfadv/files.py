@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import pathlib
@@ -24,9 +25,36 @@ def make_directory(path):
 
 
 def remove_leftovers(directory):
-    """Removes what killed `replacing`s have left half-written in a directory."""
-    for leftover in pathlib.Path(directory).glob(".writing-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    """Removes what killed `replacing`s have left half-written in a directory.
+
+    What a living process writes stays. A directory that was complete, and was only not
+    yet where it belongs when the process was killed, is put there.
+    """
+    directory = pathlib.Path(directory)
+    for leftover in directory.glob(".writing-*"):
+        # Locked by whoever is writing there.
+        with contextlib.suppress(OSError), _locked(leftover):
+            for new in (leftover / "new").glob("*"):
+                moved_away = (leftover / "old").exists()
+                if moved_away and not (directory / new.name).exists():
+                    os.rename(new, directory / new.name)
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(directory):
+    """Holds a lock that ends with the process; OSError where another holds it."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:
+            pass  # There are file systems without locks.
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -40,25 +68,23 @@ def replacing(path):
         RunError: the disk is full or cannot be written.
     """
     path = pathlib.Path(path)
-    with _as_run_error(path):
+    with contextlib.ExitStack() as stack, _as_run_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         holder = pathlib.Path(tempfile.mkdtemp(prefix=".writing-", dir=path.parent))
-    try:
-        with _as_run_error(path):
-            new, old = holder / "new" / path.name, holder / "old"
-            new.parent.mkdir()
-            yield new
-            moved = path.is_dir() and new.exists()
+        stack.callback(shutil.rmtree, holder, ignore_errors=True)
+        stack.enter_context(_locked(holder))
+        new, old = holder / "new" / path.name, holder / "old"
+        new.parent.mkdir()
+        yield new
+        moved = path.is_dir() and new.exists()
+        if moved:
+            os.rename(path, old)
+        try:
+            os.replace(new, path)
+        except OSError:
             if moved:
-                os.rename(path, old)
-            try:
-                os.replace(new, path)
-            except OSError:
-                if moved:
-                    os.rename(old, path)
-                raise
-    finally:
-        shutil.rmtree(holder, ignore_errors=True)
+                os.rename(old, path)
+            raise
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import pathlib
+import statistics
 
 import keras
 import numpy as np
@@ -108,11 +109,27 @@ def train_seeds(tables, path, count, **options):
 
     Returns:
         The content of `path/results.json`: rows of `seeds.summarize` and the seeds;
-        None as `train`.
+        None as `train`. `steps` are the mean of those of the seeds.
+
+    Raises:
+        UsageError: there is a single run at `path`.
+        UsageError, RunError, errors.Stopped: as `train`.
     """
     path = pathlib.Path(path)
+    if Workdir(path).config.exists():
+        raise UsageError(
+            f"{path} holds a single run: choose another --workdir for several seeds"
+        )
     first = experiment.build(tables).train.seed
     numbers = range(first, first + count)
+    done = [Workdir(path / f"seed_{number}").is_trained() for number in numbers]
+    if options.get("strategy") == "multi_worker" and not all(done):
+        # It comes before TensorFlow's first operation, such as measuring a seed.
+        options["strategy"] = distribution.strategy(
+            "multi_worker",
+            options.get("num_logical_devices", 0),
+            options.get("worker_timeout", distribution.ARRIVAL),
+        )
     found = []
     for number in numbers:
         logging.info("seed %d, %d of %d", number, number - first + 1, count)
@@ -121,7 +138,9 @@ def train_seeds(tables, path, count, **options):
     if None in found:
         return None  # Not the chief.
     rows = seeds.summarize(found)
-    last = found[-1]
+    # With `train.patience` each stops at its own.
+    steps = round(statistics.mean(one["steps"] for one in found))
+    last = found[-1] | {"steps": steps}
     text = table.steps_text(last["steps"], last["full_steps"])
     plots.curves(
         seeds.as_lines(rows),
@@ -249,7 +268,7 @@ def _origin(exp):
             f"{now!r}: it can only go on from the same network and optimizer on the "
             "same images"
         )
-    step = theirs.get("train", {}).get("steps", 0)
+    step = origin.steps()
     if step >= exp.train.steps:
         raise UsageError(
             f"train.init_from: {origin.path} has {step} steps, which count; "
@@ -302,7 +321,9 @@ def _stored_images(exp, workdir, data_dir):
         path = stored_path(workdir.path / "stored", exp)
         if not path.exists():
             logging.info("training the source of the stored images")
-            source = sources.like_the_run(exp, exp.stored.source)
+            source = sources.like_the_run(exp, exp.stored.source).merged(
+                {"train": {"seed": exp.train.seed + 1}}, "[stored]"
+            )
             made_by = _fit_alone(source, workdir.path / "source", data_dir)
             craft_stored(made_by.path, exp.stored, workdir.path / "stored", data_dir)
     images = StoredImages(

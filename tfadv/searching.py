@@ -78,8 +78,9 @@ def first_on(predict, entries, where):
 
     so no accuracy is larger than without the twin, however bad that is; it only costs
     time where it breaks little. This holds image by image for attacks that draw no
-    random numbers. Those that do draw others than without the twin (see
-    `drop_broken`), and the bound is that of another seed.
+    random numbers and do not, as `step_both`, go by the place in the batch. Those that
+    draw do so otherwise than without the twin (see `drop_broken`), and the bound is
+    that of another seed.
 
     Args:
         predict: x -> logits, of the twin.

@@ -105,7 +105,8 @@ def with_crafted(images, exp, workdirs, directory):
         RunError: a copy cannot be written, or is not one of these images.
     """
     directory = pathlib.Path(directory)
-    options = {"batch_size": exp.evaluate.batch_size, "seed": exp.train.seed}
+    # Random attacks draw by the batch, and [evaluate] may change while this is made.
+    options = {"batch_size": exp.train.batch_size, "seed": exp.train.seed}
     copies = []
     for i, source in enumerate(workdirs):
         of_source = {

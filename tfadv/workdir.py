@@ -59,8 +59,9 @@ class Workdir:
         """Writes `config.json`, or checks that this run may continue what is there.
 
         Only `[evaluate]` may differ from an earlier run in the same place, and what is
-        done where the training diverges. What a killed run left half-written is
-        removed.
+        done where the training diverges. Not `evaluate.eps`, though, while a classifier
+        without [attack] is trained of which the best is kept: it is chosen at the
+        largest of them. What a killed run left half-written is removed.
 
         Raises:
             UsageError: another configuration's run; says in which fields.
@@ -71,7 +72,7 @@ class Workdir:
             changed = [
                 f"{key} is {was!r} there and {now!r} here"
                 for key, was, now in config.differences(old, resolved)
-                if not key.startswith("evaluate.") and key != "train.on_nan"
+                if not self._may_differ(key, old)
             ]
             if changed:
                 raise UsageError(
@@ -90,6 +91,13 @@ class Workdir:
             )
         remove_leftovers(self.path)
         write_json(self.config, resolved)
+
+    def _may_differ(self, key, old):
+        if key == "evaluate.eps" and not self.is_trained():
+            # The best classifier so far was chosen at the largest of these.
+            undefended = not old.get("attack")
+            return not (undefended and old.get("data", {}).get("holdout"))
+        return key.startswith("evaluate.") or key == "train.on_nan"
 
     def is_trained(self):
         """Whether training has ended and left both of its models."""

@@ -117,3 +117,9 @@ def test_the_worst_case_of_a_run_is_no_attack():
         for name in ("a", "b")
     ]
     assert rows.chosen(runs) == (["step_ll", "pgd"], [0.1])
+
+
+def test_what_was_crafted_on_a_twin_alone_cannot_be_asked_for():
+    names = ("step_ll in bfloat16", "step_ll", "pgd(steps=4) in bfloat16", PGD)
+    found = [{"attack": name, "eps": 0.1} for name in names]
+    assert rows.chosen([{"workdir": "a", "rows": found}])[0] == ["step_ll", PGD]

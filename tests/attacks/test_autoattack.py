@@ -81,7 +81,7 @@ def test_the_standard_sequence():
     assert ce == attacks.APGD(eps=EPS, first=True)
     assert ratio == attacks.APGDTargeted(eps=EPS, first=True)
     assert fab == attacks.FABTargeted(eps=EPS)
-    assert square == attacks.Square(eps=EPS)
+    assert square == attacks.Square(eps=EPS, rescale=False)
     assert (ratio.targets, fab.targets, ce.steps, fab.steps) == (9, 9, 100, 100)
     assert square.queries == 5000
     # Three classes have no fourth logit.

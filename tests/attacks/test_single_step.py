@@ -293,6 +293,30 @@ def test_r_fgsm_splits_the_eps_of_every_example(linear):
     )
 
 
+def test_the_random_step_is_at_most_the_eps_of_an_example(linear):
+    predict, _ = linear
+    x = images(*[X[0]] * 3)
+    eps, alpha = np.array([0.0, 0.0625, 0.125], np.float32), 0.09375
+    attack = attacks.ATTACKS["r_fgsm"](eps=tf.reshape(eps, [3, 1, 1, 1]), alpha=alpha)
+    first = np.minimum(eps, alpha)[:, None]
+    noise = rows(normal_signs(x, 7))
+    expected = rows(x) + first * noise + (eps[:, None] - first) * SIGN
+    x_adv = attack(predict, x, [0, 0, 0], seed=7)
+    np.testing.assert_allclose(rows(x_adv), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"direction": "l3"}, "`direction` must be 'sign' or 'l2' or 'linf'.*'l3'"),
+        ({"loss": "entrpy"}, "`loss` must be .*'entrpy'; did you mean 'entropy'?"),
+    ],
+)
+def test_another_direction_or_loss_is_refused(option, message):
+    with pytest.raises(ValueError, match=message):
+        attacks.SingleStep(eps=0.1, **option)
+
+
 @pytest.mark.parametrize("alpha", [-0.01, 0.2])
 def test_alpha_outside_zero_and_eps_is_refused(alpha):
     with pytest.raises(ValueError, match=rf"`alpha` .*\[0, eps = 0.1\].* {alpha}"):

@@ -33,6 +33,10 @@ def test_shares_of_ten_thousand_queries_and_in_proportion():
     short = attacks.Square(eps=EPS, queries=100, p_init=0.4)
     for query, halvings in {1: 2, 2: 2, 3: 3, 41: 7, 80: 8, 81: 9}.items():
         assert float(short._share(query)) == pytest.approx(0.4 / 2**halvings)
+    # Of the schedule for 10,000, whatever their number.
+    first = attacks.Square(eps=EPS, queries=5000, rescale=False)
+    for query, halvings in {10: 0, 11: 1, 1001: 5, 2001: 6, 5000: 7}.items():
+        assert float(first._share(query)) == pytest.approx(0.8 / 2**halvings)
 
 
 def test_sides():

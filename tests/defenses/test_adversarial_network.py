@@ -255,6 +255,8 @@ def test_the_metrics_of_a_test_are_those_of_the_clipped_attack():
         ({"gradient_weight": -0.1}, "`gradient_weight`.*received -0.1"),
         ({"difference_step": -1e-3}, "`difference_step`.*received -0.001"),
         ({"eps": 8}, r"`eps` must be in \[0, 1\].*'8/255'"),
+        ({"gradient_sign": "papr"}, "`gradient_sign`.*did you mean 'paper'"),
+        ({"regularizer": "exat"}, "`regularizer`.*did you mean 'exact'"),
     ],
 )
 def test_arguments_out_of_range(options, message):

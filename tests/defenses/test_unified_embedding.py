@@ -312,3 +312,15 @@ def test_only_the_classifier_is_trained():
 def test_a_negative_option(option):
     with pytest.raises(ValueError, match=rf"`{option}` must .*received -0\.1"):
         make(**{option: -0.1})
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"mode": "pivto"}, "`mode` must be 'bidirectional' or .*mean 'pivot'?"),
+        ({"norm": 3}, "`norm` must be 1 or 2; received 3"),
+    ],
+)
+def test_another_mode_or_norm(option, message):
+    with pytest.raises(ValueError, match=message):
+        make(**option)

@@ -200,6 +200,13 @@ def test_the_claim_is_of_the_attack_that_it_was_trained_on():
         {"name": "pgd", "norm": "l2"},
     ):
         assert sanity.attack_of(other, EPS) is None
+
+
+def test_what_cannot_be_of_this_eps_was_not_trained_on():
+    table = {"name": "r_fgsm", "eps": 0.3, "alpha": 0.05}
+    assert sanity.attack_of(table, 8 / 255) is None
+    found = sanity.attack_of(table, 0.1).attack
+    assert found == attacks.RandomStep(eps=0.1, alpha=0.05)
     # One pixel moves a lead of 30 by 2.
     weak = suite.Entry("mine", "pgd", attacks.PGD(eps=0.3, steps=1, step_size=1 / 255))
     weak = dataclasses.replace(
@@ -243,13 +250,15 @@ def test_the_rules_of_the_verdict(claimed, believed, failing, kind):
 
 
 def test_what_is_not_robust_depends_on_chance_and_on_clean_accuracy():
-    """Of two classes chance is a half; a fifth of 0.6 is 0.12, and of 0.9 is 0.18."""
+    """A fifth of 0.6 is 0.12, and of 0.9 is 0.18; of two classes (1 + 1/2) / 2."""
     for classes, clean, believed, kind in [
         (100, 0.6, 0.11, "not robust"),
         (100, 0.6, 0.13, "believable"),
         (100, 0.9, 0.13, "not robust"),
         (4, 0.9, 0.49, "not robust"),
         (4, 0.9, 0.51, "believable"),
+        (2, 0.99, 0.74, "not robust"),
+        (2, 0.99, 0.76, "believable"),
     ]:
         given = bench(believed, believed, clean, classes)
         found, _ = sanity._verdict([], *given, trained=False)

@@ -442,6 +442,7 @@ def test_l2_bounds_what_comes_after():
     [
         ([], "warn", "No attack was tried"),
         (["step_fgsm", "step_ll"], "warn", "Only one-step attacks"),
+        (["step_fgsm in bfloat16", "step_fgsm"], "warn", "Only one-step attacks"),
         (["step_fgsm", "iter_fgsm"], "warn", "began at the clean image"),
         (["step_fgsm", "pgd(steps=4)"], "pass", "random starts"),
         (["autoattack"], "pass", "random starts"),

@@ -187,8 +187,11 @@ def test_what_is_not_measured_is_none_and_so_is_a_mean_over_some(table):
 def test_rows_that_are_not_measured_now_keep_what_they_had(table):
     before = compose(table, ALL, fraction=0.5)["cells"]
     gone = before[0] | {"row": "A row that the table had", "measured": 1.0}
+    column = before[0] | {"attack": "a column that it had"}
+    corrected = before[0] | {"published": 1.0}
     second = [row for row in table.rows if row.name == "Second"]
-    made = compose(table, {}, rows=second, before=[gone, *before])
+    kept = [gone, column, corrected, *before[1:]]
+    made = compose(table, {}, rows=second, before=kept)
     was, now = by_place({"cells": before}), by_place(made)
     assert list(now) == list(was)
     for place, cell in now.items():

@@ -112,9 +112,13 @@ def digest(path):
 
 
 def finished(workdir):
-    """{name: digest} of the classifier and of the best one, with its step."""
-    (best,) = (workdir / "best").glob("step_*.keras")
-    return {"model": digest(workdir / "model.keras"), best.name: digest(best)}
+    """{name: digest} of the classifier and of the best one, with its step.
+
+    What is not there has the digest None, and what should not be there is a name more.
+    """
+    best = {path.name: path for path in (workdir / "best").glob("*")}
+    found = {"model": workdir / "model.keras"} | best
+    return {name: digest(p) if p.exists() else None for name, p in found.items()}
 
 
 def kill_once(workdir, steps, rng):
@@ -207,6 +211,7 @@ def main():
         "same_weights": all(finished(p) == expected for p in ends),
         "runs": len(ends),
         "in_write": sum(kill["in_write"] for kill in kills),
+        "fell_back": sum(kill["fell_back"] for kill in kills),
         "wrong": sum(bool(kill["wrong"]) or "hung" in kill for kill in kills),
     }
     output.write_text(json.dumps(found, indent=2) + "\n")

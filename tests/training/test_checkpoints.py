@@ -1,4 +1,6 @@
 import logging
+import re
+import time
 
 import keras
 import numpy as np
@@ -394,3 +396,15 @@ def test_a_newest_that_is_gone_altogether_gives_way(tmp_path, caplog):
         assert Checkpoints(tmp_path, defense).restore() is True
     assert weight(defense) == 2
     assert f"{tmp_path}/ckpt-3 cannot be read" in caplog.text
+
+
+def test_a_clock_that_was_set_back_loses_none(tmp_path):
+    save(tmp_path, [1, 2])
+    state = tmp_path / "checkpoint"
+    before = state.read_text()
+    later = f"last_preserved_timestamp: {time.time() + 1e6}"
+    state.write_text(re.sub("last_preserved_timestamp: .*", later, before))
+    assert state.read_text() != before
+    defense = make()
+    assert Checkpoints(tmp_path, defense).restore() is True
+    assert weight(defense) == 2

@@ -254,3 +254,22 @@ def test_a_large_loss_is_a_loss(tmp_path):
     run.defense.classifier.set_weights([np.array([[0, -1e20]], np.float32)])
     run.go()
     assert run.saved() == [4, 8, 12]
+
+
+def test_a_rewind_goes_to_what_can_be_read(tmp_path):
+    """8 is gone, so the training goes on from 4 and, after step 7, from there again."""
+    with pytest.raises(RunError):
+        Run(tmp_path, sequence([10])).go()
+    for path in (tmp_path / "checkpoints").glob("ckpt-8.*"):
+        path.unlink()
+    run = Run(tmp_path, sequence([7]), "rewind")
+    run.go()
+    assert [(one["step"], one["to"]) for one in run.rewinds.done] == [(7, 4)]
+
+
+def test_weights_that_are_nan_from_the_start_are_not_saved(tmp_path):
+    run = Run(tmp_path, sequence([]), "rewind")
+    run.defense.classifier.set_weights([np.array([[0, np.nan]], np.float32)])
+    with pytest.raises(RunError, match="would begin with are not finite"):
+        run.go()
+    assert run.saved() == []

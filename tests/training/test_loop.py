@@ -187,6 +187,21 @@ def test_a_signal_in_the_last_step_is_a_complete_run():
     assert set(logs) == {"accuracy", "adversarial_accuracy", "loss"}
 
 
+def test_after_a_signal_in_the_last_step_nothing_else_begins(tmp_path):
+    """As the next seed would; the next call only finds that all is done."""
+    defense = noisy()
+    with pytest.raises(Stopped, match="stopped at step 2 by SIGTERM"):
+        train(
+            defense,
+            batches,
+            steps=2,
+            steps_per_epoch=2,
+            checkpoints=Checkpoints(tmp_path, defense),
+            callbacks=[record(2, terminate)],
+        )
+    assert Checkpoints(tmp_path, noisy(seed=2)).newest == 2
+
+
 def test_a_failing_callback_leaves_the_old_handlers():
     old = signal.getsignal(signal.SIGTERM)
     with pytest.raises(ZeroDivisionError):

@@ -150,3 +150,16 @@ def test_the_printed_numbers():
         ["crafting", "none"],
         ["forward,", "backward", "12.6", "ms"],
     ]
+
+
+def test_a_training_that_goes_on_from_before_is_profiled_anew(tmp_path):
+    """As after a rewind: the first turn ends while the profiler runs."""
+    shown = profile(tmp_path, steps=2)
+    shown.set_model(make(Standard))
+    shown.on_train_begin()
+    for step in range(4):
+        shown.on_train_batch_begin(step)
+        shown.on_train_batch_end(step, {"loss": 1.0})
+    train(make(Standard), batches, steps=5, steps_per_epoch=5, callbacks=[shown])
+    found = json.loads((tmp_path / "profile.json").read_text())
+    assert (found["profiled_steps"], found["last_profiled_step"]) == (2, 5)

@@ -11,6 +11,7 @@ from tfadv import attacks
 from tfadv.attacks import core
 from tfadv.errors import UsageError
 from tfadv.evaluation import format_eps
+from tfadv.evaluation.suite import crafted_elsewhere
 from tfadv.evaluation.whitebox import WORST_CASE
 
 
@@ -30,9 +31,17 @@ def chosen(runs, names=None, sizes=None):
         UsageError: an unknown or ambiguous name, an eps outside [0, 1], or runs that
             share no attack or no eps.
     """
-    # The worst case is that of a run's own attacks, which may not be another's.
+    # The worst case is that of a run's own attacks, which may not be another's, and
+    # nobody can ask for what was crafted on a twin alone.
     apart = ("clean", WORST_CASE)
-    each = [[r for r in run["rows"] if r["attack"] not in apart] for run in runs]
+    each = [
+        [
+            row
+            for row in run["rows"]
+            if row["attack"] not in apart and not crafted_elsewhere(row["attack"])
+        ]
+        for run in runs
+    ]
     labels = _common([[row["attack"] for row in rows] for rows in each])
     if names is not None:
         known = dict.fromkeys(row["attack"] for rows in each for row in rows)

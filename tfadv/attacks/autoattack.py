@@ -18,7 +18,7 @@ class AutoAttack:
     1. APGD on the cross-entropy,
     2. APGD on the targeted difference of logits ratio, 9 targets,
     3. FAB towards 9 targets,
-    4. the Square Attack, 5,000 queries,
+    4. the Square Attack, 5,000 queries of the schedule for 10,000,
 
     each on those images alone that are still classified correctly. Their rows are
     gathered and later put back, so an attack costs what is left. The result of an
@@ -75,7 +75,7 @@ class AutoAttack:
                 targets=self.targets,
             ),
             FABTargeted(**ascent, targets=self.targets),
-            Square(**both, queries=self.queries),
+            Square(**both, queries=self.queries, rescale=False),
         )
 
     def __call__(self, predict, x, y, seed=None):

@@ -70,7 +70,10 @@ def check_eps(eps, name="eps", norm="linf"):
 
     In l-inf a size lies in [0, 1]. In l2 it is the norm of a whole image in the units
     of x and may exceed 1, so that a forgotten `/255` cannot be told from a large eps.
+    Another norm is refused, too.
     """
+    if norm not in ("linf", "l2"):
+        raise ValueError(f"`norm` must be 'linf' or 'l2'; received {norm!r}")
     if norm == "linf":
         _check_unit(name, eps)
     elif isinstance(eps, numbers.Real) and not 0 <= eps < float("inf"):

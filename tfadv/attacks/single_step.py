@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tfadv import losses
 from tfadv.attacks import core, norms
+from tfadv.errors import check_literals
 
 Label = Literal["true", "predicted", "least_likely", "random"]
 
@@ -34,7 +35,7 @@ class SingleStep:
         direction: `"sign"`, `"l2"` or `"linf"`; the norms are per example.
 
     Raises:
-        ValueError: `eps` outside [0, 1].
+        ValueError: `eps` outside [0, 1], another loss or direction.
 
     Source: Kurakin et al. 2017, Appendix A; Goodfellow et al. 2015 for `step_fgsm`.
     """
@@ -46,6 +47,7 @@ class SingleStep:
 
     def __post_init__(self):
         core.check_eps(self.eps)
+        check_literals(type(self), loss=self.loss, direction=self.direction)
 
     def __call__(self, predict, x, y, seed=None):
         """Returns x_adv [n, h, w, c]; `seed` is needed by random labels only."""
@@ -129,7 +131,8 @@ class RandomStep:
 
     Args:
         eps: size of both steps together, a number or a tensor [n, 1, 1, 1].
-        alpha: size of the random step; None means eps / 2 (Liao 2018).
+        alpha: size of the random step; None means eps / 2 (Liao 2018). Of an image
+            whose own eps is smaller, that is all there is.
         label: see `core.choose_labels`.
 
     Raises:
@@ -153,6 +156,8 @@ class RandomStep:
     def __call__(self, predict, x, y, seed=None):
         """Returns x_adv [n, h, w, c]; `seed` is required."""
         alpha = self.eps / 2 if self.alpha is None else self.alpha
+        if tf.is_tensor(self.eps):
+            alpha = tf.minimum(alpha, self.eps)
         logits = None if self.label == "true" else predict(x)
         target = core.choose_labels(self.label, logits, y, core.fold(seed, 1))
         start = x + alpha * tf.sign(core.normal(x, seed))

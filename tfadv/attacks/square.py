@@ -16,8 +16,8 @@ class Square:
     """Changes a random square of z and keeps what raises max_{c!=y} z_c - z_y.
 
     The square of query i covers the share p_i of the image: `p_init`, halved after 10,
-    50, 200, 500, 1000, 2000, 4000, 6000 and 8000 of 10,000 queries, or of as many as
-    `queries` is in proportion.
+    50, 200, 500, 1000, 2000, 4000, 6000 and 8000 of 10,000 queries, or, with `rescale`,
+    of as many as `queries` is in proportion.
 
     l-inf: starts from vertical stripes x +- eps; a square becomes x +- eps, with a
     random sign for each channel.
@@ -38,6 +38,7 @@ class Square:
         norm: `"linf"` or `"l2"`.
         queries: int, at most so many forward passes of an example.
         p_init: number in (0, 1].
+        rescale: see above.
 
     Raises:
         ValueError: a number out of range.
@@ -49,6 +50,7 @@ class Square:
     norm: norms.Norm = "linf"
     queries: int = 5000
     p_init: float = 0.8
+    rescale: bool = True
 
     def __post_init__(self):
         core.check_eps(self.eps, norm=self.norm)
@@ -90,7 +92,8 @@ class Square:
 
     def _share(self, query):
         """p of a query, counted from 1, as a scalar."""
-        done = tf.cast(query, tf.float32) * (PLANNED / self.queries)
+        planned = self.queries if self.rescale else PLANNED
+        done = tf.cast(query, tf.float32) * (PLANNED / planned)
         halvings = tf.reduce_sum(
             tf.cast(done > tf.constant(HALVINGS, tf.float32), "float32")
         )
@@ -197,7 +200,10 @@ def pair(rows, columns, side):
 
 
 def _tiles(x, eps, seed):
-    """x and a perturbation of norm eps of bumps, about five on each side."""
+    """x and a perturbation of norm eps of bumps, about five on each side.
+
+    The published code puts a pair of bumps into each tile, and centres the tiles.
+    """
     shape = tf.shape(x)
     side = tf.maximum(tf.minimum(shape[1], shape[2]) // 5, 1)
     rows, columns = _coordinates(x, (0, 0))

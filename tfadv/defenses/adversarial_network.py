@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tfadv.attacks.generator import inputs_of
 from tfadv.defenses.with_generator import WithGenerator
+from tfadv.errors import check_literals
 from tfadv.predictor import frozen
 
 # Below, a finite difference in float32 is mostly rounding.
@@ -47,7 +48,7 @@ class AdversarialNetwork(WithGenerator):
             less than 1e-4.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: an argument out of range, another regulariser or sign.
 
     Source: Wang & Yu 2019, eq. 4, 5 and section 3.2.
     """
@@ -89,6 +90,9 @@ class AdversarialNetwork(WithGenerator):
         ):
             if value is not None and value < 0:
                 raise ValueError(f"`{key}` must not be negative; received {value}")
+        check_literals(
+            type(self).__init__, regularizer=regularizer, gradient_sign=gradient_sign
+        )
         self.generator_steps = generator_steps
         self.adversarial_weight = adversarial_weight
         self.regularizer = regularizer

@@ -2,11 +2,12 @@
 
 from typing import Literal
 
-import keras
 import tensorflow as tf
 
 from tfadv import losses
+from tfadv.defenses.base import with_features
 from tfadv.defenses.mixed_batch import MixedBatch
+from tfadv.errors import check_literals
 
 
 class UnifiedEmbedding(MixedBatch):
@@ -46,7 +47,8 @@ class UnifiedEmbedding(MixedBatch):
         embedding: name of the layer whose output is E; None means the logits.
 
     Raises:
-        ValueError: as `MixedBatch`; a negative lambda2 or damping, no such layer.
+        ValueError: as `MixedBatch`; a negative lambda2 or damping, another mode or
+            norm, no such layer.
 
     Source: Na et al. 2018, section 3.2, eq. 3 and footnote 4 (n = k = 64, lambda =
     0.3, lambda2 = 1e-4).
@@ -90,6 +92,7 @@ class UnifiedEmbedding(MixedBatch):
         ):
             if value < 0:
                 raise ValueError(f"`{option}` must not be negative; received {value}")
+        check_literals(type(self).__init__, mode=mode, norm=norm)
         self.mode = mode
         self.embedding_weight = embedding_weight
         self.norm = norm
@@ -161,10 +164,7 @@ class UnifiedEmbedding(MixedBatch):
 
 
 def _embedder(classifier, layer):
-    """A function (x, training) -> (logits, embedding), and the embedding's shape.
-
-    A function and not a model, which Keras would count among the defence's layers.
-    """
+    """A function (x, training) -> (logits, embedding), and the embedding's shape."""
     if layer is None:
 
         def logits_only(x, training):
@@ -172,12 +172,12 @@ def _embedder(classifier, layer):
             return logits, logits
 
         return logits_only, classifier.output_shape[1:]
-    names = [one.name for one in classifier.layers]
-    if layer not in names:
-        raise ValueError(
+    both, output = with_features(
+        classifier,
+        lambda network: network.get_layer(layer).output,
+        lambda names: (
             f"`embedding` names a layer of the classifier; received {layer!r}. "
-            f"Layers: {', '.join(names)}"
-        )
-    output = classifier.get_layer(layer).output
-    both = keras.Model(classifier.inputs, [classifier.outputs[0], output])
-    return lambda x, training: both(x, training=training), output.shape[1:]
+            f"Layers: {names}"
+        ),
+    )
+    return both, output.shape[1:]

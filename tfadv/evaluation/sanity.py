@@ -29,6 +29,7 @@ from tfadv.attacks import (
     Square,
     core,
 )
+from tfadv.errors import UsageError
 from tfadv.evaluation import suite, whitebox
 from tfadv.evaluation.whitebox import format_eps
 
@@ -182,7 +183,7 @@ def check(
     1. masked: gap > 10 points and a check failed, or gap > 20 points and what is
        claimed is of the attack that the model was trained on (a model without a defence
        has such a gap between one step and many, and hides nothing),
-    2. not robust: believed < max(2 / K, clean / 5),
+    2. not robust: believed < max(min(2 / K, (1 + 1 / K) / 2), clean / 5),
     3. masked: the check of gradients, large eps, black box, transfer or logits failed
        (whatever was found, it proves nothing), or gap > 20 points,
     4. believable: what is believed, not what is claimed.
@@ -628,7 +629,9 @@ def _verdict(found, bench, claimed, claimed_by, *, trained):
     )
     if gap > GAP and (failed or (trained and gap > CLEAR_GAP)):
         return "masked", masked
-    least = max(2 / bench.classes, clean / 5)
+    # Twice chance, but of two classes half way from chance to all.
+    chance = 1 / bench.classes
+    least = max(min(2 * chance, (1 + chance) / 2), clean / 5)
     if believed < least:
         return "not robust", (
             f"Not robust: {where} only {all_tried}, of {_percent(clean)} that are "
@@ -671,14 +674,17 @@ def attack_of(table, eps):
         eps: number.
 
     Returns:
-        None without a table, for a generator, which is not known here, for noise, and
-        for an attack of the l2 norm.
+        None without a table, for a generator, which is not known here, for noise, for
+        an attack of the l2 norm, and for one that cannot be of this eps.
     """
     if not table or table.get("name") in (None, "generator", *NOISE):
         return None
     written = {key: value for key, value in table.items() if key != "eps"}
     written = {k: v for k, v in written.items() if v is not None}
-    entry = suite.entry(written, (eps,), "[attack]")
+    try:
+        entry = suite.entry(written, (eps,), "[attack]")
+    except UsageError:
+        return None  # Such as a random step that is longer.
     if suite.norm_of(entry.attack) == "l2":
         return None
     # A resolved table names every default.

@@ -29,6 +29,11 @@ def norm_of(attack):
     return getattr(attack, "norm", "linf")
 
 
+def crafted_elsewhere(label):
+    """Whether it is that of an attack on a twin, as `searching.first_on` labels it."""
+    return " in " in label.rpartition(")")[2]
+
+
 def several(entries):
     """Whether there is more than one attack, noise not counted."""
     return sum(one.name not in attacks.NOISE for one in entries) > 1

@@ -58,8 +58,9 @@ def measure(
             into full batches, so an attack costs what is left. Attacks that draw random
             numbers draw them for a batch and by its number; so an image meets other
             noise than without `drop_broken`, and its noise depends on how many images
-            before it are left. All else about an image is its own. Nothing is shared
-            between sizes, because the images differ.
+            before it are left; `step_both` goes by the place in the batch. All else
+            about an image is its own. Nothing is shared between sizes, because the
+            images differ.
         num_classes: int, K, for accuracies of each class, or None to leave them out.
 
     Returns:

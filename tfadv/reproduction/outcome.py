@@ -36,7 +36,8 @@ def compose(
         fraction: of every schedule.
         batch_statistics: dict with `bn_eval` and `batch_size`, to stand in the outcome
             where batch normalisation took the statistics of each batch.
-        before: cells of an earlier outcome, kept for the table's other rows.
+        before: cells of an earlier outcome, kept for the table's other rows as far as
+            these still have them.
 
     Returns:
         dict with `table`, `title`, `data` (of all folds), `fraction`, `versions`,
@@ -57,7 +58,7 @@ def compose(
         if row.name in now:
             cells += _cells(row, models, measured)
         else:
-            cells += [cell for cell in before if cell["row"] == row.name]
+            cells += _kept(row, before)
     return {
         "table": table.name,
         "title": table.title,
@@ -70,6 +71,22 @@ def compose(
         **({} if table.figure is None else {"figure": _figure(table)}),
         "cells": cells,
     }
+
+
+def _kept(row, before):
+    """Earlier cells of a row that the table still has, beside what it says now."""
+    keys = ("attack", "eps", "source", "metric")
+    usual = {"metric": "accuracy"}
+    earlier = {
+        tuple((usual | cell)[key] for key in keys): cell
+        for cell in before
+        if cell["row"] == row.name
+    }
+    for cell in row.cells:
+        found = earlier.get(tuple(getattr(cell, key) for key in keys))
+        if found is not None:
+            sd = {"published_sd": cell.published_sd} if "published_sd" in found else {}
+            yield found | {"published": cell.published} | sd
 
 
 def _figure(table):

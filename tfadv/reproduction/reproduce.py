@@ -81,7 +81,7 @@ def reproduce(
     models = Models(table, workdir, fraction=fraction)
     bench = Bench(table, models, num_examples, batch_size, data_dir, bn_eval)
     place = pathlib.Path(output or pathlib.Path(workdir) / f"{table.name}.json")
-    before = _earlier(place, table, fraction, bench.statistics)
+    _earlier(place, table, fraction, bench.statistics)
     tasks = bench.plan(chosen)
     clock = Clock(tasks)
 
@@ -93,7 +93,8 @@ def reproduce(
             bench.found,
             fraction=fraction,
             batch_statistics=bench.statistics,
-            before=before,
+            # Read again: another process may measure other rows.
+            before=_earlier(place, table, fraction, bench.statistics),
         )
         write_json(place, made)
         with replacing(place.with_suffix(".md")) as temporary:

@@ -71,6 +71,7 @@ class Checkpoints:
             str(pathlib.Path(directory)),
             max_to_keep=keep,
         )
+        self._at = None
         self._aside = None
         if self._peers.several:
             self._peers.verdict.cleanups.append(self._remove_aside)
@@ -96,6 +97,7 @@ class Checkpoints:
         # Nobody goes on, or ends, before it is written.
         self._peers.wait()
         self._peers.told_step(step)
+        self._at = step
         if self._on_save is not None:
             self._on_save()
 
@@ -112,7 +114,12 @@ class Checkpoints:
 
     @property
     def newest(self):
-        """The step of the newest checkpoint, or None; the same on all workers."""
+        """The step of the newest checkpoint, or None; the same on all workers.
+
+        After `save` or `restore`, of the newest that can be read.
+        """
+        if self._at is not None:
+            return self._at
         path = self._manager.latest_checkpoint
         own = -1 if path is None else int(path.rpartition("-")[2])
         step = self._peers.from_chief(own)
@@ -130,6 +137,7 @@ class Checkpoints:
         own = self._restore_newest() if self._peers.cluster.chief else None
         step = self._peers.from_chief(-1 if own is None else own)
         if step >= 0:
+            self._at = step
             self._peers.told_step(step)
             if not self._peers.cluster.chief:
                 self._restore_chiefs(step)
@@ -137,7 +145,9 @@ class Checkpoints:
 
     def _restore_newest(self):
         """The step of the newest that can be read; None where there is none."""
-        paths = self._manager.checkpoints[::-1]
+        # Not the manager's list, which is empty where the clock was set back.
+        state = tf.train.get_checkpoint_state(self._manager.directory)
+        paths = [] if state is None else list(state.all_model_checkpoint_paths)[::-1]
         for path in paths:
             try:
                 self._read(path)

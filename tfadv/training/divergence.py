@@ -49,12 +49,11 @@ class Watch(keras.callbacks.Callback):
         super().__init__()
         self.every = every
         self._seen = []
-        self._finite = None
+        self._finite = tf.function(_all_finite)
 
     def on_train_begin(self, logs=None):
         self._seen = []
         self._step = int(self.model.optimizer.iterations.numpy())
-        self._finite = tf.function(_all_finite)
         if not self.weights_are_finite():
             raise RunError(
                 f"the weights that step {self._step} left are not finite: they were "
@@ -111,9 +110,20 @@ class FiniteCheckpoints(Checkpoints):
         self.watch = watch
 
     def save_begin(self):
-        """Saves the state as it was made, unless there is a checkpoint."""
-        if self.newest is None:
-            super().save(int(self.defense.optimizer.iterations.numpy()))
+        """Saves the state as it was made, unless there is a checkpoint.
+
+        Raises:
+            RunError: it is not finite, as where the weights of a file are not.
+        """
+        if self.newest is not None:
+            return
+        self.watch.set_model(self.defense)
+        if not self.watch.weights_are_finite():
+            raise RunError(
+                "the weights that the training would begin with are not finite: give "
+                "others with --weights"
+            )
+        super().save(int(self.defense.optimizer.iterations.numpy()))
 
     def save(self, step):
         """As `Checkpoints.save`.

@@ -125,7 +125,8 @@ def train(
             due = done % checkpoint_every == 0 or finished or stop_now
             if checkpoints is not None and due:
                 checkpoints.save(done)
-            if stop_now and not finished:
+            # A complete run without checkpoints would be trained again.
+            if stop_now and (checkpoints is not None or not finished):
                 callbacks.on_train_end(logs)
                 raise Stopped(done, stopped, here=signals.received is not None)
             if finished:

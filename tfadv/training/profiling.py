@@ -60,6 +60,9 @@ class Profile(keras.callbacks.Callback):
         self._running = False
 
     def on_train_begin(self, logs=None):
+        if self._running:  # A training that diverged, and goes on from before.
+            tf.profiler.experimental.stop(save=False)
+            self._running = False
         self._count, self._seconds = 0, []
 
     def on_train_batch_begin(self, batch, logs=None):

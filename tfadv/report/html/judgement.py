@@ -157,7 +157,8 @@ def between(row):
 
 
 def _name(row):
-    return row["attack"].partition("(")[0]
+    # Without arguments, and without what `searching.first_on` adds.
+    return row["attack"].partition("(")[0].partition(" in ")[0]
 
 
 def _of_smaller(rows):
