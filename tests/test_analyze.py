@@ -212,6 +212,12 @@ def test_accuracy_curve_takes_rows_that_were_measured_later(tmp_path):
     write_results(path / "evaluation", other, later)
     with pytest.raises(UsageError, match=command):
         analyze.analyze("accuracy_curve", [path], output, options=options)
+    # Nor those that were measured in another way.
+    for other in ({"bn_eval": "batch"}, {"drop_broken": True}):
+        other = {**tables, "evaluate": {**tables["evaluate"], **other}}
+        write_results(path / "evaluation", other, later)
+        with pytest.raises(UsageError, match=command):
+            analyze.analyze("accuracy_curve", [path], output, options=options)
     write_results(path / "evaluation", tables, later)
     found = analyze.analyze("accuracy_curve", [path], output, options=options)
     accuracies = [r["accuracy"] for r in found["runs"][0]["rows"]]

@@ -459,6 +459,8 @@ def test_help_needs_no_tensorflow(no_tensorflow, binary):
         ("evaluate --saved_model=b", "--saved_model needs --dataset"),
         ("evaluate --workdir=a --input_range=a,b", "--input_range: expected two"),
         ("evaluate --workdir=a --outputs=scores", "--outputs.*scores"),
+        ("evaluate --workdir=a --outputs=probabilities", "--outputs goes with --saved"),
+        ("evaluate --workdir=a --input_range=0,255", "--input_range goes with --saved"),
         ("attack --workdir=a --output=b", "--attack"),
         ("attack --workdir=a --attack=pgd", "--output"),
         ("attack --workdir=a --attack=pgd --output=b --split=all", "--split.*all"),

@@ -129,3 +129,11 @@ def test_export_that_fails_says_where(tmp_path):
     with pytest.raises(RunError, match=r"cannot write .*file/saved"):
         export(small(1), tmp_path / "file" / "saved")
     assert (tmp_path / "file").read_text() == "here first"
+
+
+def test_nothing_but_an_export_is_replaced(tmp_path):
+    classifier = models.small_cnn((8, 8, 1), 3, width=2)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(RunError, match="would be replaced: choose another --output"):
+        export(classifier, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]

@@ -160,3 +160,12 @@ def test_a_directory_that_was_never_complete_is_removed(tmp_path):
     (tmp_path / ".writing-x" / "new" / "set").mkdir(parents=True)
     files.remove_leftovers(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_does_not_take_the_place_of_a_directory(tmp_path):
+    """As where somebody writes --output=runs."""
+    put(tmp_path / "runs", "directory", "before")
+    with pytest.raises(RunError, match="cannot write"):
+        files.write_json(tmp_path / "runs", {})
+    assert content(tmp_path / "runs") == "before"
+    assert os.listdir(tmp_path) == ["runs"]

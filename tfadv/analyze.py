@@ -224,6 +224,13 @@ def _accuracy_curve(
     }
 
 
+def _as_usual(tables):
+    """Whether rows are of single images and logits, each attack's of all images."""
+    how, usual = tables.get("evaluate", {}), config.Evaluate()
+    keys = ("bn_eval", "craft_on", "drop_broken")
+    return all(how.get(key, getattr(usual, key)) == getattr(usual, key) for key in keys)
+
+
 def _finished_run(path):
     """What the results of a run say, with the rows that bin/evaluate added later."""
     workdir = Workdir(path)
@@ -238,7 +245,7 @@ def _finished_run(path):
     later = workdir.path / "evaluation" / "results.json"
     if later.exists():
         added = _read_results(later)
-        if added["config"]["data"] == tables["data"]:
+        if added["config"]["data"] == tables["data"] and _as_usual(added["config"]):
             measured += added["rows"]
     return {
         "workdir": path,

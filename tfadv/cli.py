@@ -356,6 +356,11 @@ def model_request():
             f"--input_range: expected two numbers as in 0,255; received "
             f"{','.join(values.input_range)}"
         ) from None
+    for name in ("input_range", "outputs"):
+        if values.workdir is not None and not values[name].using_default_value:
+            raise UsageError(
+                f"--{name} goes with --saved_model; of a --workdir it is known"
+            )
     changes = config.Config()
     if values.dataset is not None:
         changes = changes.merged({"data": {"name": values.dataset}}, "--dataset")

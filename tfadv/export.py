@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from tfadv.data import standardize
+from tfadv.errors import RunError
 from tfadv.files import remove_leftovers, replacing
 
 
@@ -27,8 +28,15 @@ def export(classifier, path, *, standardized=False):
             `serve` then standardises, `from_float` takes (s + 1) / 2 as the classifier.
 
     Raises:
-        RunError: it cannot be written; what was at `path` is intact.
+        RunError: it cannot be written, or is a directory of anything but a SavedModel;
+            what was at `path` is intact.
     """
+    path = pathlib.Path(path)
+    if path.is_dir() and not (path / "saved_model.pb").exists() and any(path.iterdir()):
+        raise RunError(
+            f"{path} holds something else than a SavedModel, which would be replaced: "
+            "choose another --output"
+        )
     shape = classifier.input_shape[1:]
 
     def outputs(x):
@@ -54,7 +62,7 @@ def export(classifier, path, *, standardized=False):
     archive.add_endpoint(
         "from_float", from_float, [tf.TensorSpec((None, *shape), tf.float32, name="x")]
     )
-    remove_leftovers(pathlib.Path(path).parent)
+    remove_leftovers(path.parent)
     with replacing(path) as temporary:
         try:
             archive.write_out(str(temporary), verbose=False)

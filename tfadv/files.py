@@ -76,7 +76,8 @@ def replacing(path):
         new, old = holder / "new" / path.name, holder / "old"
         new.parent.mkdir()
         yield new
-        moved = path.is_dir() and new.exists()
+        # A file takes the place of no directory: `os.replace` refuses that.
+        moved = path.is_dir() and new.is_dir()
         if moved:
             os.rename(path, old)
         try:

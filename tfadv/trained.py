@@ -173,7 +173,10 @@ def open_model(
                 "the logits: evaluate.craft_on=logits"
             )
         craft_on = _with_training_loss(predict, directory, tables["defense"])
-    known = dict(tables) if training else {"model": str(path), **tables}
+    foreign = {"model": str(path)}
+    if adapter != predictor.Adapter():
+        foreign |= {"input_range": list(input_range), "outputs": outputs}
+    known = dict(tables) if training else {**foreign, **tables}
     best = checkpoint == "best"
     return Trained(
         predict=predict,

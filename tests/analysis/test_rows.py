@@ -123,3 +123,8 @@ def test_what_was_crafted_on_a_twin_alone_cannot_be_asked_for():
     names = ("step_ll in bfloat16", "step_ll", "pgd(steps=4) in bfloat16", PGD)
     found = [{"attack": name, "eps": 0.1} for name in names]
     assert rows.chosen([{"workdir": "a", "rows": found}])[0] == ["step_ll", PGD]
+
+
+def test_sizes_that_were_measured_in_l2_may_exceed_1():
+    found = [{"attack": "pgd(norm=l2)", "eps": 1.5}]
+    assert rows.chosen([{"workdir": "a", "rows": found}]) == (["pgd(norm=l2)"], [1.5])

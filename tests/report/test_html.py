@@ -9,6 +9,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import types
 from html.parser import HTMLParser
 
 import numpy as np
@@ -18,7 +19,7 @@ from tests.report import html_runs as made
 from tfadv import config, experiment
 from tfadv.errors import RunError, UsageError
 from tfadv.evaluation.whitebox import row
-from tfadv.report import html
+from tfadv.report import html, seeds
 from tfadv.report.html import (
     charts,
     command,
@@ -248,6 +249,8 @@ def test_confusion_says_percent_of_a_true_class():
         row("clean", 0.0, 5, 8, matrix),
         row("pgd", 0.1, 5, 8, matrix),
         row("pgd", 0.2, 5, 8, matrix.T),
+        # Which is no attack, and has no matrix.
+        row("worst case", 0.2, 1, 8),
     ]
     text = section._confusions(measurement(rows))
     shown = Page(text)
@@ -297,6 +300,10 @@ def test_an_evaluation_of_a_foreign_model_needs_no_workdir(tmp_path):
     assert "bin/evaluate '--saved_model=my model.keras' --dataset=digits" in shown.text
     assert "How long it was trained is not known" in shown.text
     assert "No training curves" in shown.text
+    found["config"] |= {"input_range": [0, 255], "outputs": "probabilities"}
+    tmp_path.joinpath("evaluation", "results.json").write_text(json.dumps(found))
+    adapted = "--dataset=digits --input_range=0,255 --outputs=probabilities"
+    assert adapted in page(tmp_path / "evaluation").text
 
 
 def test_what_only_reproduce_measured_is_shown_and_named(tmp_path):
@@ -445,6 +452,7 @@ def test_l2_bounds_what_comes_after():
         (["step_fgsm in bfloat16", "step_fgsm"], "warn", "Only one-step attacks"),
         (["step_fgsm", "iter_fgsm"], "warn", "began at the clean image"),
         (["step_fgsm", "pgd(steps=4)"], "pass", "random starts"),
+        (["pgd(random_start=False)"], "warn", "began at the clean image"),
         (["autoattack"], "pass", "random starts"),
     ],
 )
@@ -496,6 +504,40 @@ def test_images_crafted_on_a_copy_are_noted(twin, word):
     (text,) = noted({"twin": twin})
     assert word in text
     assert noted({"twin": "none"}) == noted({}) == []
+
+
+def test_leaked_labels_and_one_off_over_seeds(tmp_path):
+    def one(count):
+        clean, leaking = row("clean", 0.0, 50, 100), row("step_fgsm", 0.1, 90, 100)
+        leaking["leaked"] = {"without": "step_ll", "count": count, "gained": 1}
+        return {"rows": [{**found, "one_off": 0.9} for found in (clean, leaking)]}
+
+    # (2 + 7 + 7) / 3
+    rows = seeds.summarize([one(2), one(7), one(7)])
+    (tmp_path / "seeds").mkdir()
+    found = made.results(rows, seed=None, seeds=[0, 1, 2])
+    (tmp_path / "seeds" / "results.json").write_text(json.dumps(found))
+    text = page(tmp_path / "seeds").text
+    assert "5.33333 of 100 labels" in text
+    assert "5.333333333" not in text
+    assert "one-off 90.0" in text
+
+
+def test_what_others_had_left_is_not_compared_with_what_an_attack_leaves(tmp_path):
+    rows = [
+        row("clean", 0.0, 90, 100),
+        row("autoattack", 0.1, 40, 100) | {"of": 90},
+        row("pgd", 0.1, 30, 100) | {"of": 40},
+    ]
+    plain = [row("clean", 0.0, 90, 100), row("pgd", 0.1, 40, 100)]
+
+    def shared(*measured):
+        found = [types.SimpleNamespace(measurements=[measurement(m)]) for m in measured]
+        return judgement.shared(found)
+
+    assert shared(rows, plain) == {}
+    assert shared(rows, rows) == {0.1: ["autoattack", "pgd"]}
+    assert shared(plain, plain) == {0.1: ["pgd"]}
 
 
 def test_masked_gradients_are_in_the_verdict(tmp_path):

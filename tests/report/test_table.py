@@ -12,6 +12,20 @@ def rows(accuracies, eps=16 / 255, n=N):
     return [row(name, eps, percent * n // 100, n) for name, percent in accuracies]
 
 
+@pytest.mark.parametrize(
+    ("step", "iterated", "told"),
+    [
+        # Of one eps it is hardly a change at all.
+        ("fast_grad_l2", "pgd", False),
+        ("step_fgsm(direction=l2)", "pgd", False),
+        ("fast_grad_l2", "pgd(norm=l2)", True),
+        ("step_fgsm", "pgd(norm=l2)", True),
+    ],
+)
+def test_a_step_in_l2_is_not_compared_with_attacks_in_l_inf(step, iterated, told):
+    assert bool(table.verdicts(rows([(step, 98), (iterated, 20)]))) == told
+
+
 def test_a_strong_one_step_row_is_called_masked_gradients():
     found = table.verdicts(rows([("step_fgsm", 90), ("iter_fgsm", 10)]))
     (sentence,) = found

@@ -48,8 +48,10 @@ def chosen(runs, names=None, sizes=None):
         labels = list(dict.fromkeys(_label(name, known) for name in names))
     if sizes is None:
         sizes = _common([[row["eps"] for row in rows] for rows in each])
+    measured = {row["eps"] for rows in each for row in rows}
     for eps in sizes:
-        _check_size(eps)
+        if eps not in measured:  # Which may be in l2, and exceed 1.
+            _check_size(eps)
     if not labels or not sizes:
         raise UsageError(
             f"the runs share no {'eps' if labels else 'attack'}: say with --attacks "

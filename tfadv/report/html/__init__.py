@@ -105,10 +105,11 @@ def _footer(made_by):
         "footer",
         tag(
             "p",
-            "eps is the largest change of a pixel, of pixels in [0, 1]. Accuracy under "
-            "attack is an upper bound of robustness, for the test images and the "
-            "perturbations that were tried. Intervals tell of the choice of test "
-            "images, not of another training.",
+            "eps is the largest change of a pixel, of pixels in [0, 1]; of attacks in "
+            "l2 it is the length of the whole change. Accuracy under attack is an "
+            "upper bound of robustness, for the test images and the perturbations that "
+            "were tried. Intervals tell of the choice of test images, not of another "
+            "training.",
         ),
         tag("p", f"Written by tfadv {tfadv.__version__}", ":" if made_by else "."),
         scroll(tag("pre", tag("code", made_by)), "Command") if made_by else None,

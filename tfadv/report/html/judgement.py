@@ -5,7 +5,7 @@ from tfadv.config import craft_text
 from tfadv.evaluation import format_eps
 from tfadv.evaluation.whitebox import WORST_CASE
 from tfadv.report.html.runs import part
-from tfadv.report.table import TWINS, steps_text, verdicts
+from tfadv.report.table import TWINS, in_l2, steps_text, verdicts
 
 # Half a 95 % interval that is wider than this many points is worth a warning.
 WIDE = 3.0
@@ -55,20 +55,12 @@ def bounds(rows):
         stronger = [
             row
             for row in before
-            if row["ci95"][1] < own["ci95"][0] and (_is_l2(row) or not _is_l2(own))
+            if row["ci95"][1] < own["ci95"][0] and (in_l2(row) or not in_l2(own))
         ]
         least = min(stronger, key=lambda row: row["accuracy"], default=None)
         found[eps] = (own, False) if least is None else (least, True)
         before.append(own)
     return found
-
-
-def _is_l2(row):
-    """Whether its eps is measured in l2: a smaller ball than that of l-inf."""
-    name, _, arguments = row["attack"].partition("(")
-    if "norm=" in arguments:
-        return "norm=l2" in arguments
-    return name in ("fast_grad_l2", "cw_l2", "deepfool")
 
 
 def headline(rows, classes=None):
@@ -186,7 +178,8 @@ def _of_attacks(rows):
             "Only one-step attacks were tried. A model may withstand them and fall to "
             "an iterated one: measure with pgd before you believe it."
         )
-    if not tried & set(RANDOM_START):
+    random = {_name(row) for row in rows if "random_start=False" not in row["attack"]}
+    if not random & set(RANDOM_START):
         return "warn", (
             "Every iterated attack began at the clean image, where alone a gradient "
             "may vanish: measure with pgd or autoattack, too."
@@ -251,17 +244,22 @@ def shared(runs):
     Returns:
         dict from eps to the attacks, without noise, that every run was measured with
         at this eps; only such eps as have any. The worst case over a run's attacks is
-        none of them, as it may be over others.
+        none of them, as it may be over others, nor is what an attack left of what
+        others had left, unless these were the same.
     """
-    found = [
-        {
-            (row["attack"], row["eps"])
-            for row in run.measurements[0].rows
-            if row["attack"] not in ("clean", WORST_CASE)
-            and _name(row) not in attacks.NOISE
-        }
-        for run in runs
-    ]
+    found = [set(_comparable(run.measurements[0].rows)) for run in runs]
     common = set.intersection(*found)
-    sizes = sorted({eps for _, eps in common})
-    return {eps: sorted(a for a, size in common if size == eps) for eps in sizes}
+    sizes = sorted({eps for _, eps, _ in common})
+    return {eps: sorted(a for a, size, _ in common if size == eps) for eps in sizes}
+
+
+def _comparable(rows):
+    """(attack, eps, the attacks after which it counts what is left, or None)."""
+    before = {}
+    for row in rows:
+        if row["attack"] in ("clean", WORST_CASE):
+            continue
+        tried = before.setdefault(row["eps"], [])
+        if _name(row) not in attacks.NOISE:
+            yield row["attack"], row["eps"], tuple(tried) if "of" in row else None
+        tried.append(row["attack"])

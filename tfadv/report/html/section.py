@@ -232,7 +232,7 @@ def _cell(row, more, found, least=None):
     leaked = row.get("leaked")
     if isinstance(leaked, dict):
         count = leaked.get("count", leaked.get("mean"))
-        parts.append(tag("small", f"leaked {count:,}"))
+        parts.append(tag("small", f"leaked {count:,.6g}"))
     return tag("td", parts)
 
 
@@ -328,9 +328,11 @@ def _examples(found):
 
 def _confusions(found):
     """Of the clean images and of the strongest attack at the largest eps."""
-    shown = [judgement.clean_row(found.rows)]
-    shown += list(judgement.strongest(found.rows).values())[-1:]
-    tables = [_confusion(row) for row in shown if row and row.get("confusion")]
+    # The worst case, which is no attack, has none.
+    counted = [row for row in found.rows if row.get("confusion")]
+    shown = [judgement.clean_row(counted)]
+    shown += list(judgement.strongest(counted).values())[-1:]
+    tables = [_confusion(row) for row in shown if row]
     return tag("div", tables, class_="beside") if tables else None
 
 
@@ -441,6 +443,10 @@ def _commands(run, configs):
     if isinstance(run.config.get("model"), str):
         name = part(run.config, "data").get("name", "DATASET")
         flags = [f"--saved_model={run.config['model']}", f"--dataset={name}"]
+        if "outputs" in run.config:
+            lo, hi = run.config["input_range"]
+            flags.append(f"--input_range={lo:g},{hi:g}")
+            flags.append(f"--outputs={run.config['outputs']}")
         return [shlex.join(["bin/evaluate", *flags])]
     place = run.path if run.is_workdir else f"runs/{run.name}"
     config, seeds = run.config, run.measurements[0].seeds
