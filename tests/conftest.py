@@ -11,11 +11,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests import forked
 from tfadv import distribution
 
 distribution.split_cpu(2)
-gc.collect()
-gc.freeze()
+# Tracing makes so many objects that looking for cycles among them costs a fifth.
+gc.set_threshold(50_000, 20, 50)
+
+
+def pytest_collection_finish():
+    gc.collect()
+    gc.freeze()
+
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -29,6 +36,32 @@ def mirrored():
     if not _MIRRORED:
         _MIRRORED.append(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
     return _MIRRORED[0]
+
+
+@pytest.fixture(scope="session")
+def binaries():
+    """`binaries("train", "--method=..")`: (exit code, stdout, stderr) of a binary."""
+    found = forked.Binaries()
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="session")
+def fake_tensorflow(tmp_path_factory):
+    """A folder for PYTHONPATH with which importing TensorFlow fails."""
+    folder = tmp_path_factory.mktemp("fake")
+    (folder / "tensorflow").mkdir()
+    text = "raise ImportError('tensorflow was imported')\n"
+    (folder / "tensorflow" / "__init__.py").write_text(text)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def no_tensorflow(fake_tensorflow):
+    """As `binaries`, where importing TensorFlow fails."""
+    found = forked.Binaries(PYTHONPATH=fake_tensorflow)
+    yield found
+    found.close()
 
 
 @pytest.fixture

@@ -1,50 +1,68 @@
-"""Many calls of binaries for the price of one import of TensorFlow.
+"""Calls of binaries for the price of one import of TensorFlow.
 
-Run as a script: reads a JSON list of command lines, [[binary, flag, ...], ...], and
-writes a JSON list of [exit code, stdout, stderr], a call each. Every call has a process
-of its own, forked before any TensorFlow operation has started a thread.
+Run as a script it reads lines of JSON, [[binary, flag, ...], {variable: value}], and
+answers each with a line [exit code, stdout, stderr]. Every call has a process of its
+own, forked before any TensorFlow operation has started a thread.
 """
 
 import json
 import os
 import pathlib
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
 import traceback
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+MODULES = ("run", "trained", "transfer", "craft", "export", "analyze", "report.html")
 
 
-def calls(commands):
-    """(exit code, stdout, stderr) of each command line; none knows TFDS_DATA_DIR."""
-    done = subprocess.run(
-        [sys.executable, __file__],
-        input=json.dumps(commands),
-        stdout=subprocess.PIPE,
-        text=True,
-        env={k: v for k, v in os.environ.items() if k != "TFDS_DATA_DIR"},
-        check=True,
-        timeout=300,
-    )
-    return [tuple(answer) for answer in json.loads(done.stdout)]
+class Binaries:
+    """Calls binaries, one after the other.
+
+    Args:
+        environment: variables of all calls; TFDS_DATA_DIR is left out.
+    """
+
+    def __init__(self, **environment):
+        kept = {k: v for k, v in os.environ.items() if k != "TFDS_DATA_DIR"}
+        self._process = subprocess.Popen(
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=kept | environment,
+        )
+
+    def __call__(self, *command, **environment):
+        """(exit code, stdout, stderr) of a binary with these flags."""
+        request = [[str(part) for part in command], environment]
+        print(json.dumps(request), file=self._process.stdin, flush=True)
+        return tuple(json.loads(self._process.stdout.readline()))
+
+    def close(self):
+        self._process.communicate(timeout=60)
 
 
-def _call(binary, *flags):
+def _answer(command, environment):
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         child = os.fork()
         if child == 0:
+            signal.alarm(300)
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             os.dup2(out.fileno(), 1)
             os.dup2(err.fileno(), 2)
-            os._exit(_run(binary, flags))
+            os.environ.update(environment)
+            os._exit(_run(*command))
         _, status = os.waitpid(child, 0)
         out.seek(0)
         err.seek(0)
         return os.waitstatus_to_exitcode(status), out.read(), err.read()
 
 
-def _run(binary, flags):
+def _run(binary, *flags):
     sys.argv = [str(ROOT / "bin" / binary), *flags]
     code = 0
     try:
@@ -62,8 +80,12 @@ def _run(binary, flags):
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
     from tfadv import cli
+    from tfadv.errors import RunError
 
-    commands = json.load(sys.stdin)
-    for name in ("run", "trained", "transfer", "craft", "export"):
-        cli.load(name)
-    print(json.dumps([_call(*command) for command in commands]))
+    try:
+        for name in MODULES:
+            cli.load(name)
+    except RunError:
+        pass  # There are tests in which TensorFlow cannot be imported.
+    for line in sys.stdin:
+        print(json.dumps(_answer(*json.loads(line))), flush=True)

@@ -1,8 +1,5 @@
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import keras
 import matplotlib.image
@@ -284,34 +281,29 @@ def test_an_output_that_cannot_be_is_known_at_once(runs, tmp_path, monkeypatch):
         analyze.analyze("logit_curves", runs, tmp_path / "file" / "out")
 
 
-def test_the_binary(runs, tmp_path):
+def test_the_binary(binaries, runs, tmp_path):
     def call(*flags):
-        command = [sys.executable, ROOT / "bin" / "analyze", *flags]
-        return subprocess.run(
-            [*command, f"--output={tmp_path}"],
-            capture_output=True,
-            text=True,
-            env=os.environ | {"TFDS_DATA_DIR": str(tmp_path)},
-            timeout=300,
-        )
+        place = {"TFDS_DATA_DIR": str(tmp_path)}
+        return binaries("analyze", *flags, f"--output={tmp_path}", **place)
 
     workdirs = f"--workdirs={runs[0]},{runs[1]}"
-    done = call(
+    code, out, err = call(
         "--analysis=logit_curves",
         workdirs,
         "--num_examples=5",
         "--seed=2",
         "--set=evaluate.batch_size=7",
     )
-    assert (done.returncode, done.stdout) == (0, f"written to {tmp_path}\n")
-    assert "Traceback" not in done.stderr and "retracing" not in done.stderr
+    assert (code, out) == (0, f"written to {tmp_path}\n")
+    assert "Traceback" not in err and "retracing" not in err
     found = read(tmp_path / "logit_curves.json")
     assert (found["num_examples"], found["seed"]) == (5, 2)
     assert list(found["curves"]) == ["a", "b"]
-    done = call("--analysis=accuracy_curve", workdirs, "--attacks=step_ll", "--eps=0.5")
-    assert done.returncode == 2
-    assert done.stderr.startswith(f"error: {runs[0]} has no row of step_ll at eps 0.5.")
-    assert done.stderr.count("\n") == 1
+    unknown = ("--attacks=step_ll", "--eps=0.5")
+    code, _, err = call("--analysis=accuracy_curve", workdirs, *unknown)
+    assert code == 2
+    assert err.startswith(f"error: {runs[0]} has no row of step_ll at eps 0.5.")
+    assert err.count("\n") == 1
 
 
 def test_an_analysis_looks_at_images_one_by_one(tmp_path, monkeypatch):

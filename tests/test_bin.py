@@ -18,7 +18,6 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from tests import forked
 from tfadv.data import digits
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -153,10 +152,10 @@ def test_the_run_learnt_something(finished):
     assert min(row["accuracy"] for row in attacked) < clean["accuracy"]
 
 
-def test_the_same_command_again_only_reports(finished):
+def test_the_same_command_again_only_reports(binaries, finished):
     workdir, out = finished
     before = {p: p.stat().st_mtime_ns for p in workdir.rglob("*.*") if p.is_file()}
-    code, again, err = call(*TRAIN, f"--workdir={workdir}")
+    code, again, err = binaries(*TRAIN, f"--workdir={workdir}")
     assert (code, again) == (0, out)
     assert "complete" in err
     after = {p: p.stat().st_mtime_ns for p in workdir.rglob("*.*") if p.is_file()}
@@ -188,10 +187,10 @@ def test_evaluate_a_saved_model_gives_the_rows_of_the_run(finished, tmp_path):
         assert (tmp_path / "out" / name).stat().st_size > 5000
 
 
-def test_evaluate_a_workdir_leaves_the_results_of_the_run(finished, tmp_path):
+def test_evaluate_a_workdir_leaves_the_results_of_the_run(binaries, finished, tmp_path):
     workdir = shutil.copytree(finished[0], tmp_path / "run")
     before = read_json(workdir / "results.json")
-    code, out, err = call(
+    code, out, err = binaries(
         "evaluate",
         f"--workdir={workdir}",
         "--attacks=step_fgsm",
@@ -211,9 +210,9 @@ def test_evaluate_a_workdir_leaves_the_results_of_the_run(finished, tmp_path):
     assert f"{STEPS} of {found['full_steps']} steps" in out
 
 
-def test_evaluate_checks_whether_attacks_work(finished, tmp_path):
+def test_evaluate_checks_whether_attacks_work(binaries, finished, tmp_path):
     # --sanity alone is a flag like any other boolean.
-    code, out, err = call(
+    code, out, err = binaries(
         "evaluate",
         f"--workdir={finished[0]}",
         "--attacks=step_fgsm,pgd",
@@ -231,14 +230,14 @@ def test_evaluate_checks_whether_attacks_work(finished, tmp_path):
     assert out.splitlines()[-3] == found["verdict"]
     assert "  attacked " in out
     for flag in ("--transfer_from=x", "--sanity_eps=8/255"):
-        code, _, err = call("evaluate", f"--workdir={finished[0]}", flag)
+        code, _, err = binaries("evaluate", f"--workdir={finished[0]}", flag)
         assert (code, len(errors(err))) == (2, 1)
         assert "goes with --sanity" in err
 
 
-def test_attack_writes_images_for_tfds(finished, tmp_path):
+def test_attack_writes_images_for_tfds(binaries, finished, tmp_path):
     # More than the 450 images to test on: there are 1,347 to train on.
-    code, out, err = call(
+    code, out, err = binaries(
         "attack",
         f"--workdir={finished[0]}",
         "--attack=iter_fgsm",
@@ -258,10 +257,10 @@ def test_attack_writes_images_for_tfds(finished, tmp_path):
     assert np.abs(images - source.x[:460].astype(int)).max() == 8
 
 
-def test_export_serves_what_was_trained(finished, tmp_path):
+def test_export_serves_what_was_trained(binaries, finished, tmp_path):
     workdir, _ = finished
     output = tmp_path / "serving" / "1"
-    code, out, err = call("export", f"--workdir={workdir}", f"--output={output}")
+    code, out, err = binaries("export", f"--workdir={workdir}", f"--output={output}")
     assert (code, out) == (0, f"written to {output}\n"), err
     image = digits.read("test").x[:20]
     served = tf.saved_model.load(str(output))
@@ -269,7 +268,7 @@ def test_export_serves_what_was_trained(finished, tmp_path):
     np.testing.assert_allclose(served.serve(image)["logits"], logits, atol=1e-5)
 
 
-def test_transfer_tries_models_on_each_others_images(finished, tmp_path):
+def test_transfer_tries_models_on_each_others_images(binaries, finished, tmp_path):
     weak = shutil.copytree(finished[0], tmp_path / "weak")
     model = keras.models.load_model(weak / "model.keras")
     noise = np.random.default_rng(0)
@@ -278,7 +277,7 @@ def test_transfer_tries_models_on_each_others_images(finished, tmp_path):
     )
     model.save(weak / "model.keras")
     output = tmp_path / "out"
-    code, out, err = call(
+    code, out, err = binaries(
         "transfer",
         f"--sources={finished[0]},{weak}",
         f"--targets={weak}/",
@@ -310,11 +309,11 @@ def test_transfer_tries_models_on_each_others_images(finished, tmp_path):
     assert "run -> weak: step_fgsm, eps 16/255: " in err
 
 
-def test_mirrored_on_two_logical_devices(tmp_path):
+def test_mirrored_on_two_logical_devices(binaries, tmp_path):
     args = ("train", "--method=kurakin", "--steps=20", f"--workdir={tmp_path / 'w'}")
     small = ('--set=evaluate.attacks=["step_fgsm"]', "--set=evaluate.eps=16/255")
     two = ("--strategy=mirrored", "--num_logical_devices=2")
-    code, _, err = call(*args, *small, *two)
+    code, _, err = binaries(*args, *small, *two)
     assert code == 0, err
     assert read_json(tmp_path / "w" / "results.json")["steps"] == 20
 
@@ -399,6 +398,8 @@ def test_a_polite_signal_saves_its_step_and_says_how_to_go_on(tmp_path, signum, 
     step = int(re.search(rf"stopped at step (\d+) by {name}; .*same command", text)[1])
     assert 0 < step < STEPS
     assert newest(workdir) == step
+    if signum == signal.SIGINT:
+        return  # What is there is the same.
 
     with log.open("w") as stderr:
         process = start(*command, stderr=stderr)
@@ -406,13 +407,13 @@ def test_a_polite_signal_saves_its_step_and_says_how_to_go_on(tmp_path, signum, 
     assert f"resuming at step {step} of {STEPS}" in log.read_text()
 
 
-def test_damaged_checkpoints_say_so(finished, tmp_path):
+def test_damaged_checkpoints_say_so(binaries, finished, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(finished[0] / "checkpoints", workdir / "checkpoints")
     shutil.copy(finished[0] / "config.json", workdir)
     for path in (workdir / "checkpoints").glob("*.data*"):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    code, _, err = call(*TRAIN, f"--workdir={workdir}")
+    code, _, err = binaries(*TRAIN, f"--workdir={workdir}")
     (line,) = errors(err)
     assert code == 1
     assert "none of the checkpoints" in line
@@ -423,19 +424,9 @@ def test_damaged_checkpoints_say_so(finished, tmp_path):
 # ----------------------------------------------------------------------------- mistakes
 
 
-@pytest.fixture(scope="module")
-def no_tensorflow(tmp_path_factory):
-    """Environment in which importing TensorFlow fails."""
-    folder = tmp_path_factory.mktemp("fake")
-    (folder / "tensorflow").mkdir()
-    text = "raise ImportError('tensorflow was imported')\n"
-    (folder / "tensorflow" / "__init__.py").write_text(text)
-    return {"PYTHONPATH": str(folder)}
-
-
 @pytest.mark.parametrize("binary", BINARIES)
 def test_help_needs_no_tensorflow(no_tensorflow, binary):
-    code, out, err = call(binary, "--help", **no_tensorflow)
+    code, out, err = no_tensorflow(binary, "--help")
     assert (code, err) == (0, "")
     assert f"bin/{binary} --" in out
     assert f"{BINARIES[binary]}: " in out
@@ -474,7 +465,7 @@ def test_help_needs_no_tensorflow(no_tensorflow, binary):
     ],
 )
 def test_mistakes_that_need_no_tensorflow(no_tensorflow, command, message):
-    code, out, err = call(*command.split(), **no_tensorflow)
+    code, out, err = no_tensorflow(*command.split())
     (line,) = errors(err)
     assert (code, out, err) == (2, "", f"{line}\n")
     assert re.search(message, line), line
@@ -483,8 +474,8 @@ def test_mistakes_that_need_no_tensorflow(no_tensorflow, command, message):
 @pytest.mark.parametrize(
     "args", ["train --method=kurakin", "export --workdir=a --output=b"]
 )
-def test_a_broken_tensorflow_is_one_line(no_tensorflow, args):
-    code, _, err = call(*args.split(), **no_tensorflow)
+def test_a_broken_tensorflow_is_one_line(fake_tensorflow, args):
+    code, _, err = call(*args.split(), PYTHONPATH=fake_tensorflow)
     (line,) = errors(err)
     assert code == 1
     assert "tensorflow was imported" in line
@@ -522,7 +513,7 @@ MISTAKES = {
 
 
 @pytest.fixture(scope="module")
-def answers(finished, tmp_path_factory):
+def answers(binaries, finished, tmp_path_factory):
     """(exit code, stdout, stderr) of each mistake, the first by a start of its own."""
     folder = tmp_path_factory.mktemp("mistakes")
     (folder / "empty").mkdir()
@@ -535,7 +526,7 @@ def answers(finished, tmp_path_factory):
         if args[0] == "train" and "--workdir" not in mistake:
             args.append(f"--workdir={folder / 'run'}")
         commands.append(args)
-    found = [call(*commands[0]), *forked.calls(commands[1:])]
+    found = [call(*commands[0]), *(binaries(*one) for one in commands[1:])]
     return dict(zip(MISTAKES, found, strict=True))
 
 

@@ -35,12 +35,20 @@ def make(tables, replicas=1):
     return built.make_defense(built.make_model())
 
 
+# The last one alone: files side by side often have the same.
+NETWORK = {}
+
+
 @pytest.mark.parametrize("path", PATHS, ids=lambda p: str(p.relative_to(CONFIGS)))
 def test_every_configuration_builds(path):
     # Networks of faces are of half a gigabyte; 75 is the least that Inception takes.
     small = ["data.crop=75"] if path.name.startswith("adience") else []
     built = experiment.build(config.load(path, small))
-    model = built.make_model()
+    key = json.dumps([built.config[section] for section in ("data", "model")])
+    if key not in NETWORK:
+        NETWORK.clear()
+        NETWORK[key] = built.make_model()
+    model = NETWORK[key]
     assert model.input_shape == (None, *built.dataset.image_shape)
     assert model.output_shape == (None, built.dataset.source.num_classes)
     defense = built.make_defense(model)

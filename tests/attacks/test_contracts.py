@@ -114,6 +114,13 @@ save_generator(ROWS["generator"]["fields"]["generator"])
 
 every_attack = pytest.mark.parametrize("name", ROWS)
 
+# What takes longest: searches, whose parts are rows of their own or tested apart.
+DEAR = ("autoattack", "fab_t", "fab_t in l2", "square in l2", "cw_l2", "deepfool")
+but_the_dear = pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] if n in DEAR else []) for n in ROWS],
+)
+
 
 def factory(name):
     return attacks.get(name.split()[0])
@@ -260,7 +267,7 @@ def test_no_variable_changes(name):
         np.testing.assert_array_equal(variable, value)
 
 
-@every_attack
+@but_the_dear
 def test_compiled_equals_eager(name):
     """With a known batch size; sweeps are compiled without."""
     predict = linear()
@@ -329,19 +336,12 @@ def test_labels_may_be_probabilities(name):
     assert np.any(moved) == (ROWS[name]["raises"] in ("true", "both"))
 
 
-# What takes longest; AutoAttack's parts are rows of their own.
-DEAR = ("autoattack", "fab_t in l2", "square in l2", "cw_l2")
-
-
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=[pytest.mark.slow] if n in DEAR else []) for n in ROWS],
-)
+@but_the_dear
 def test_a_sweep_equals_one_eps_after_the_other(name):
     """In any order, twice, none, parts of a pixel; compiled, as in evaluation."""
     predict = PREDICTS["network"]()
     x, y = batch()
-    sizes = [pixels / 255 for pixels in (4, 1, 0, 2.5, 4)]
+    sizes = [pixels / 255 for pixels in (4, 0, 2.5, 4)]
     sweep = tf.function(
         lambda x, y, seed: core.sweep(make(name), predict, x, y, sizes, seed),
         input_signature=[

@@ -473,11 +473,10 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path):
         assert start.ndim == 0 or not np.array_equal(start, a)
 
 
-@pytest.mark.parametrize("seeds", [(1, 2), (1, 2, 3)])
-def test_two_replicas_of_a_half_batch_are_one_of_the_whole(seeds, mirrored):
+def test_two_replicas_of_a_half_batch_are_one_of_the_whole(mirrored):
     def make():
         options = {"momentum": 0.9, "reversal_warmup": 4, "rate": 0.1}
-        defense = adapted(weights=(0.5,), seeds=seeds, **options)
+        defense = adapted(weights=(0.5,), seeds=(1, 2, 3), **options)
         defense.build((None, 2, 2, 1))
         defense.optimizer.build(defense.trained_variables)
         return defense

@@ -367,11 +367,9 @@ def inception():
 @pytest.mark.parametrize(
     ("network", "suffix"),
     [
-        ("inception_v3", "keras"),
         ("inception_v3", "h5"),
         ("inception_v3", "weights"),
         ("inception_v3_imagenet", "keras"),
-        ("inception_v3_imagenet", "weights"),
     ],
 )
 def test_files_of_applications(tmp_path, inception, suffix, network):

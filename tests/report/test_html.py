@@ -7,8 +7,6 @@ import json
 import math
 import pathlib
 import re
-import subprocess
-import sys
 import types
 from html.parser import HTMLParser
 
@@ -1083,31 +1081,23 @@ def test_contrast_of_texts_and_lines():
 # ----------------------------------------------------------------------- the binary
 
 
-def call(*args):
-    return subprocess.run(
-        [sys.executable, str(ROOT / "bin" / "report"), *map(str, args)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
-def test_the_binary_writes_the_report(tmp_path):
+def test_the_binary_writes_the_report(binaries, tmp_path):
     path = made.write_run(tmp_path / "run")
     target = tmp_path / "r.html"
-    done = call(f"--workdirs={path}", f"--output={target}")
-    assert done.returncode == 0, done.stderr
-    assert str(target) in done.stdout
+    code, out, err = binaries("report", f"--workdirs={path}", f"--output={target}")
+    assert code == 0, err
+    assert str(target) in out
     shown = Page(target.read_text())
     assert f"bin/report --workdirs={path} --output={target}" in shown.text
     assert "55.0" in shown.text
 
 
-def test_the_binary_fails_in_one_line(tmp_path):
-    done = call(f"--workdirs={tmp_path / 'no'}", f"--output={tmp_path / 'r.html'}")
-    assert done.returncode == 2
-    (line,) = done.stderr.strip().splitlines()
+def test_the_binary_fails_in_one_line(binaries, tmp_path):
+    output = f"--output={tmp_path / 'r.html'}"
+    code, _, err = binaries("report", f"--workdirs={tmp_path / 'no'}", output)
+    assert code == 2
+    (line,) = err.strip().splitlines()
     assert line.startswith("error: --workdirs: there is no directory")
-    done = call("--workdirs=x")
-    assert done.returncode == 2
-    assert "--output" in done.stderr
+    code, _, err = binaries("report", "--workdirs=x")
+    assert code == 2
+    assert "--output" in err

@@ -4,8 +4,6 @@ import json
 import pathlib
 import re
 import statistics
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -78,18 +76,15 @@ TABLE = """
 
 
 @pytest.fixture(scope="module")
-def reproduced(tmp_path_factory):
+def reproduced(binaries, tmp_path_factory):
     """(file of the table, workdir, stdout, stderr) of a call of bin/reproduce."""
     folder = tmp_path_factory.mktemp("adience")
     path, workdir = tiny.write(folder, TABLE, "faces_table"), folder / "work"
     (folder / "skin.toml").write_text(CONFIG)
-    command = [
-        *(sys.executable, str(ROOT / "bin" / "reproduce"), f"--table={path}"),
-        *(f"--workdir={workdir}", f"--data_dir={TESTDATA}", "--batch_size=5"),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    return path, workdir, done.stdout, done.stderr
+    options = (f"--workdir={workdir}", f"--data_dir={TESTDATA}", "--batch_size=5")
+    code, out, err = binaries("reproduce", f"--table={path}", *options)
+    assert code == 0, err
+    return path, workdir, out, err
 
 
 def by_hand(path, workdir):

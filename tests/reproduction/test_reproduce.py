@@ -1447,16 +1447,6 @@ def call(*args, **environment):
     return process.returncode, out, err
 
 
-@pytest.fixture(scope="module")
-def no_tensorflow(tmp_path_factory):
-    """Environment in which importing TensorFlow fails."""
-    folder = tmp_path_factory.mktemp("fake")
-    (folder / "tensorflow").mkdir()
-    text = "raise ImportError('tensorflow was imported')\n"
-    (folder / "tensorflow" / "__init__.py").write_text(text)
-    return {"PYTHONPATH": str(folder)}
-
-
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -1472,7 +1462,7 @@ def no_tensorflow(tmp_path_factory):
 def test_a_typo_is_one_line_before_tensorflow(no_tensorflow, tmp_path, args, message):
     typo = tiny.write(tmp_path, WHITE.replace("title", "titel"), "typo")
     args = args.format(typo=typo).split()
-    code, out, err = call(*args, f"--workdir={tmp_path / 'w'}", **no_tensorflow)
+    code, out, err = no_tensorflow("reproduce", *args, f"--workdir={tmp_path / 'w'}")
     assert (code, out) == (2, "")
     (line,) = err.splitlines()
     assert line.startswith("error: ")
@@ -1481,15 +1471,16 @@ def test_a_typo_is_one_line_before_tensorflow(no_tensorflow, tmp_path, args, mes
 
 
 def test_help_needs_no_tensorflow(no_tensorflow):
-    code, out, err = call("--help", **no_tensorflow)
+    code, out, err = no_tensorflow("reproduce", "--help")
     assert (code, err) == (0, "")
     assert "bin/reproduce --table=" in out
 
 
-def test_a_row_that_is_not_there_is_one_line_before_data(tmp_path):
+def test_a_row_that_is_not_there_is_one_line_before_data(binaries, tmp_path):
     # Of MNIST, of which there is none at data_dir.
     options = (f"--workdir={tmp_path / 'w'}", f"--data_dir={tmp_path}")
-    code, out, err = call("--table=na2018_table1", "--rows=Bidirectional", *options)
+    wanted = ("--table=na2018_table1", "--rows=Bidirectional")
+    code, out, err = binaries("reproduce", *wanted, *options)
     assert (code, out) == (2, "")
     (line,) = (one for one in err.splitlines() if one.startswith("error: "))
     assert "no row 'Bidirectional'; did you mean 'Bidirection'? Rows: Base" in line

@@ -368,14 +368,13 @@ def test_no_cell_is_missing(published, table, count):
 @pytest.mark.parametrize("name", ALL)
 def test_every_model_of_a_table_can_be_had(name, tmp_path):
     table = tables.read(ROOT / f"{name}.toml")
-    for fraction in (1.0, 0.01):
-        models = Models(table, tmp_path, fraction=fraction)
-        for row in table.rows:
-            assert len(models.of_row(row)) == (row.seeds or len(table.folds) or 1)
-        for model in table.models:
-            found = models.get(model)
-            assert found.seed == table.models[model].seed
-            assert found.steps == max(1, round(found.full_steps * fraction))
+    models = Models(table, tmp_path, fraction=0.01)
+    for row in table.rows:
+        assert len(models.of_row(row)) == (row.seeds or len(table.folds) or 1)
+    for model in table.models:
+        found = models.get(model)
+        assert found.seed == table.models[model].seed
+        assert found.steps == max(1, round(found.full_steps * 0.01))
 
 
 @pytest.mark.slow
